@@ -1,0 +1,70 @@
+# make demo and make test prepare .venv by themselves; only python3 (3.11 or newer) with venv, make and iproute2 are needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+LOCK := requirements.lock
+IMAGE ?= calico-bgpd:dev
+UV ?= uv
+ARGS ?=
+KEEP ?=
+
+.PHONY: help venv test lint demo demo-down bench image lock clean
+
+help:
+	@echo "make demo      a small cluster in network namespaces; loses no packet while speakers are killed (KEEP=1: leave it up)"
+	@echo "make demo-down remove what a demo with KEEP=1 left"
+	@echo "make test      every test this machine can run (ARGS=... goes to pytest)"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     figures beside other daemons"
+	@echo "make venv      only prepare $(VENV)"
+	@echo "make image     build the container image $(IMAGE)"
+	@echo "make lock      resolve the lock files again (needs uv)"
+	@echo "make clean     remove $(VENV) and caches"
+
+venv: $(STAMP)
+
+# The stamp is written last, so an interrupted installation is repeated.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=python3.12 ...)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "$(PYTHON) has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	@echo "preparing $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+demo: $(STAMP)
+	@KEEP=$(KEEP) $(BIN)/python -m tests.lab.demo $(ARGS)
+
+demo-down: $(STAMP)
+	@$(BIN)/python -m tests.lab.demo --down
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+image:
+	@tool=$$(command -v podman || command -v docker) \
+	  || { echo "neither podman nor docker is installed: one of them builds the image" >&2; exit 2; }; \
+	$$tool build -t $(IMAGE) -f containers/Containerfile .
+
+# --universal: one file for every Python from 3.11 on, with markers where versions differ.
+lock:
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra dev pyproject.toml -o $(LOCK)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --extra uvloop -c $(LOCK) pyproject.toml -o containers/requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,401 @@
+"""The daemon `bgpd`: composition root, the only file that sees configuration, core, kernel, sockets and API together.
+
+Order of a start (design §4): settings from a complete snapshot; listening addresses reserved, so that a second daemon
+ends before it touches anything; first kernel dump; local paths into the Speaker; only then connect and accept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from bgpd.api.schema import DEFAULT_HEALTH, Datastore, socket_paths
+from bgpd.api.schema import Problem as ProblemShown
+from bgpd.api.state import DaemonState
+from bgpd.routes import LocalChange
+from bgpd.settings import SpeakerSettings
+from bgpd.shell.boot import DEFAULT_STATE_DIR, current_boot, record_boot, recorded_boot
+from bgpd.shell.listener import Listener, ListenError
+from bgpd.shell.logs import LEVELS, LogWriter
+from bgpd.shell.notify import notify, watchdog_interval
+from bgpd.shell.runner import Runner
+from bgpd.speaker import Speaker
+from config.compile import Compiled, compile
+from config.files import FileDatastore
+from config.problems import Problem
+from config.resources import LogSeverity
+from config.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from bgpd.shell.kernel import Kernel
+
+_log = logging.getLogger("bgpd")
+_LEVEL = {
+    LogSeverity.TRACE: "debug",
+    LogSeverity.DEBUG: "debug",
+    LogSeverity.WARNING: "warning",
+    LogSeverity.ERROR: "error",
+    LogSeverity.FATAL: "error",
+}
+
+
+class StartError(Exception):
+    """The daemon cannot start; one sentence with the way out."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the daemon; the exit status."""
+    options = parse_arguments(arguments)
+    writer = LogWriter(options.log_level or "info", options.log_format)
+    writer.start()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
+            runner.run(Daemon(options, writer).run())
+    except StartError as error:
+        writer.stop()
+        print(f"bgpd: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        writer.stop()
+    return 0
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; exits with status 2 and a usage line when it is wrong."""
+    parser = argparse.ArgumentParser("bgpd", description="BGP speaker of a Calico node.", allow_abbrev=False)
+    add = parser.add_argument
+    add("--node", default=os.environ.get("NODENAME") or socket.gethostname().lower(), metavar="NAME",
+        help="name of this node's Node resource (default: $NODENAME, else the host name)")  # fmt: skip
+    add("--datastore", required=True, metavar="URL", help="where Calico's resources are: file:DIR")
+    add("--listen", action="append", type=endpoint, metavar="ADDR:PORT",
+        help="listen here instead of where the resources say; may be repeated")  # fmt: skip
+    add("--no-kernel", action="store_true", help="neither learn routes from the kernel nor program any")
+    add("--health", metavar="ADDR:PORT", help=f"/readyz, /livez and /metrics ({DEFAULT_HEALTH}); 'none': not at all")
+    add("--api", metavar="ADDR:PORT", help="the api over HTTP as well; beyond loopback it needs --api-token-file")
+    add("--api-token-file", metavar="FILE", help="file with the token that --api asks for")
+    add("--socket", metavar="PATH", help=f"Unix socket of the api ({socket_paths()[0]}); 'none': no socket")
+    add(
+        "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="what must be known after a restart (%(default)s)"
+    )
+    add("--cease-on-exit", action="store_true",
+        help="tell peers when stopping, so that they drop our routes; else they keep them for a restart")  # fmt: skip
+    add("--log-level", choices=LEVELS, help="default: what BGPConfiguration says, else info")
+    add("--log-format", choices=("human", "json"), default="human")
+    add("--loop", choices=("auto", "asyncio", "uvloop"), default="auto", help="auto: uvloop where it is installed")
+    add("--version", action="version", version=f"bgpd {_version()}")
+    return parser.parse_args(arguments)
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """ "ADDR:PORT", "[ADDR]:PORT" or ":PORT" (every IPv4 address) -> address and port. Raises ValueError."""
+    from bgpd.shell.sockopt import canonical
+
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not ADDR:PORT")
+    return canonical(address.strip("[]")) if address else "0.0.0.0", int(port)
+
+
+class Daemon:
+    """One node speaker, from start to stop."""
+
+    def __init__(self, options: argparse.Namespace, writer: LogWriter) -> None:
+        self._options = options
+        self._writer = writer
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._datastore = FileDatastore(_directory(options.datastore))
+        self._compiled: Compiled | None = None
+        self._settings: SpeakerSettings | None = None
+        self._forwarding_kept = True
+        self._runner: Runner | None = None
+        self._kernel: Kernel | None = None
+        self._early: list[LocalChange] = []
+        self._addresses: frozenset[bytes] = frozenset()
+        self._applied_at: str | None = None
+        self._told: frozenset[str] = frozenset()
+        self._state = DaemonState(options.node, _version())
+        self._state.kernel_wanted = not options.no_kernel
+        self._state.datastore = self._datastore_view
+        self._background: list[asyncio.Task[Any]] = []
+
+    async def run(self) -> None:
+        """Start, run until a signal comes, stop. Raises StartError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("SIGHUP: the datastore is watched, nothing to do"))
+        closers: list[Callable[[], Any]] = []
+        try:
+            if (compiled := await self._first_settings()) is None:
+                return
+            listener = Listener(loop)
+            closers.append(listener.close)
+            try:
+                listener.bind(compiled)
+            except ListenError as error:
+                raise StartError(str(error)) from None
+            closers.append(await self._start_api())
+            await self._start_kernel(compiled)
+            await self._start_speaker(listener)
+            await self._stop.wait()
+            await self._shut_down()
+        finally:
+            for task in self._background:
+                task.cancel()
+            for close in reversed(closers):
+                if asyncio.iscoroutine(result := close()):
+                    await result
+            if self._kernel is not None:
+                self._kernel.close()
+
+    # Start.
+
+    async def _first_settings(self) -> SpeakerSettings | None:
+        """Wait for resources that say what this node is; None: stopped before."""
+        watch = asyncio.create_task(self._datastore.run(self._on_snapshot))
+        watch.add_done_callback(self._watch_ended)
+        self._background.append(watch)
+        stopped = asyncio.create_task(self._stop.wait())
+        self._background.append(stopped)
+        waiting = False
+        while self._settings is None:
+            changed = asyncio.create_task(self._changed.wait())
+            await asyncio.wait({changed, stopped, watch}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            if self._stop.is_set():
+                return None
+            if watch.done():
+                raise StartError(str(watch.exception() or "the datastore has ended"))
+            self._changed.clear()
+            if self._settings is None and not waiting:
+                waiting = True
+                _log.warning("waiting: the datastore does not say enough about node %s yet", self._options.node)
+                notify(f"STATUS=waiting for the resources of node {self._options.node}")
+        return self._settings
+
+    async def _start_kernel(self, settings: SpeakerSettings) -> None:
+        """First dump. The F bit is the truth afterwards: same boot, or our routes are still there."""
+        if self._options.no_kernel:
+            # A speaker that forwards nothing cannot have lost any forwarding state (design §4).
+            return
+        from bgpd.shell.kernel import Kernel, KernelError
+
+        self._kernel = Kernel(settings.fib, settings.learn, self._on_local, self._on_addresses)
+        try:
+            await self._kernel.start()
+        except KernelError as error:
+            raise StartError(str(error)) from None
+        self._state.kernel = self._kernel
+        boot, recorded = current_boot(), recorded_boot(self._options.state_dir, self._options.node)
+        own = self._kernel.fib.counters.adopted
+        self._forwarding_kept = own > 0 or (bool(boot) and boot == recorded)
+        if boot and not record_boot(self._options.state_dir, self._options.node, boot):
+            _log.info(
+                "%s cannot be written: after a restart, only own kernel routes will show that forwarding was kept",
+                self._options.state_dir,
+            )
+        _log.info(
+            "kernel read: %d own routes found, forwarding was%s kept", own, "" if self._forwarding_kept else " not"
+        )
+
+    async def _start_speaker(self, listener: Listener) -> None:
+        assert self._compiled is not None and self._settings is not None
+        settings = self._settings = evolve(self._settings, forwarding_kept=self._forwarding_kept)
+        speaker = Speaker(settings, monotonic(), partial(random.uniform, 0.75, 1.0))
+        runner = self._runner = Runner(speaker, self._kernel, listener)
+        runner.use(settings)
+        runner.on_local_addresses(self._addresses)
+        runner.on_local(self._early)
+        self._early = []
+        try:
+            runner.start()
+        except ListenError as error:
+            raise StartError(str(error)) from None
+        self._state.speaker = speaker
+        self._state.alive_at = runner.alive_at
+        self._state.loop_stall = lambda: runner.longest_turn
+        self._state.defects = lambda: runner.defects
+        _tune_collector()
+        self._announce(settings, listener)
+        if (interval := watchdog_interval()) is not None:
+            self._background.append(asyncio.create_task(_watchdog(interval)))
+
+    def _announce(self, settings: SpeakerSettings, listener: Listener) -> None:
+        where = ",".join(listener.addresses) or "-"
+        text = f"node={self._options.node} as={settings.asn} router-id={settings.router_id} listen={where}"
+        try:
+            print(f"ready {text} peers={len(settings.peers)}", flush=True)
+        except OSError:
+            pass  # nobody reads our standard output
+        notify("READY=1", f"STATUS={len(settings.peers)} peers configured")
+        _log.info("ready: %s, %d peers", text, len(settings.peers))
+
+    async def _start_api(self) -> Callable[[], Any]:
+        """Serve health, metrics and api; what closes them."""
+        from bgpd.api.server import ApiServer, ServeError
+
+        options = self._options
+        server = ApiServer(self._state)
+        try:
+            await server.start(options.socket, options.health, options.api, options.api_token_file)
+        except ServeError as error:
+            raise StartError(str(error)) from None
+        return server.close
+
+    # Changes.
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        """Resources have changed."""
+        try:
+            compiled = self._compiled = compile(snapshot, self._options.node, os.environ)
+        except Exception:
+            # A defect, and no reason to drop what is in force.
+            _log.exception("internal error while compiling the resources; the last good settings stay")
+            return
+        self._tell_problems(compiled)
+        if self._options.log_level is None:
+            self._writer.set_level(_LEVEL.get(compiled.log_severity, "info"))
+        if compiled.settings is not None:
+            self._apply(self._override(compiled.settings))
+            self._applied_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._changed.set()
+
+    def _override(self, settings: SpeakerSettings) -> SpeakerSettings:
+        """What the command line says stands above the resources."""
+        options = self._options
+        if options.listen:
+            settings = evolve(settings, listen=tuple(dict.fromkeys(options.listen)))
+        if options.no_kernel:
+            settings = evolve(settings, fib=evolve(settings.fib, enabled=False), resolve_next_hops=False)
+        return evolve(settings, forwarding_kept=self._forwarding_kept)
+
+    def _apply(self, settings: SpeakerSettings) -> None:
+        if settings == self._settings:
+            return
+        self._settings = settings
+        if self._runner is None:
+            return
+        if self._kernel is not None:
+            self._kernel.reconfigure(settings.fib, settings.learn)
+        self._runner.reconfigure(settings)
+        _log.info("configuration applied: %d peers", len(settings.peers))
+
+    def _tell_problems(self, compiled: Compiled) -> None:
+        """One line per problem, when it comes and when it goes."""
+        current = {str(problem): problem for problem in compiled.problems}
+        for text, problem in current.items():
+            if text not in self._told:
+                _log.warning("%s: %s", "refused" if problem.refused else "notice", text)
+        for text in self._told - current.keys():
+            _log.info("mended: %s", text)
+        self._told = frozenset(current)
+
+    def _on_local(self, changes: Iterable[LocalChange]) -> None:
+        if self._runner is None:
+            self._early += changes
+        else:
+            self._runner.on_local(changes)
+
+    def _on_addresses(self, addresses: frozenset[bytes]) -> None:
+        self._addresses = addresses
+        if self._runner is not None:
+            self._runner.on_local_addresses(addresses)
+
+    def _watch_ended(self, task: asyncio.Task[Any]) -> None:
+        """The sessions go on with the last good settings."""
+        if not task.cancelled() and (error := task.exception()) is not None and self._runner is not None:
+            _log.error("the datastore is watched no longer", exc_info=error)
+
+    def _datastore_view(self) -> Datastore:
+        compiled = self._compiled
+        return {
+            "url": self._options.datastore,
+            "connected": compiled is not None,
+            "text": "" if compiled is not None else "not read yet",
+            "applied_at": self._applied_at,
+            "problems": [_shown(problem) for problem in compiled.problems] if compiled is not None else [],
+        }
+
+    # Stop.
+
+    async def _shut_down(self) -> None:
+        """Without --cease-on-exit TCP ends without a NOTIFICATION and kernel routes stay: a restart loses no packet."""
+        assert self._runner is not None
+        notify("STOPPING=1")
+        how = "peers are told" if self._options.cease_on_exit else "peers and kernel keep the routes for a restart"
+        _log.info("stopping: %s", how)
+        await self._runner.stop(self._options.cease_on_exit)
+
+
+def _shown(problem: Problem) -> ProblemShown:
+    return {
+        "object": problem.object,
+        "file": f"{problem.file}:{problem.line}" if problem.line else problem.file,
+        "field": problem.field,
+        "value": problem.value,
+        "allowed": problem.allowed,
+        "text": problem.text,
+    }
+
+
+def _directory(url: str) -> str:
+    kind, _, rest = url.partition(":")
+    if kind != "file" or not rest:
+        raise StartError(f"--datastore {url}: this release reads file:DIR only")
+    if not os.path.isdir(rest):
+        raise StartError(f"--datastore {url}: {rest} is no directory; create it, or name another")
+    return rest
+
+
+def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if wanted == "asyncio":
+        return None
+    if find_spec("uvloop") is None:
+        if wanted == "uvloop":
+            raise StartError("--loop uvloop: the package uvloop is not installed; pip install 'calico-bgpd[uvloop]'")
+        return None
+    import uvloop
+
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _tune_collector() -> None:
+    gc.collect()
+    gc.freeze()
+
+
+async def _watchdog(interval: float) -> None:
+    while True:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("calico-bgpd")
+    except metadata.PackageNotFoundError:
+        return "0 (not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,414 @@
+"""The JSON that the API speaks. Stable: fields are added, never renamed, removed or given another meaning.
+
+Times are seconds (float) unless a field ends in `_at`, which is UTC in ISO 8601 form. Families are "ipv4" and "ipv6".
+Prefixes and addresses are text. A field whose value is not known is null, never absent.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal, TypedDict
+
+SCHEMA_VERSION: Final = 1
+API_ROOT: Final = "/v1"
+DEFAULT_SOCKET: Final = "/var/run/calico/bgpd.sock"
+DEFAULT_HEALTH: Final = "127.0.0.1:9178"
+LINES: Final = "application/x-ndjson"
+"""Content type of /v1/routes: a `Route` a line, last line a `RoutesEnd`."""
+
+
+def socket_paths() -> tuple[str, ...]:
+    """Where the daemon puts its socket when none is named, in order; bgpctl looks in the same places."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    private = runtime if runtime else f"/tmp/calico-{os.getuid()}"
+    return (DEFAULT_SOCKET, os.path.join(private, "calico-bgpd.sock"))
+
+
+ErrorCode = Literal[
+    "bad-request",
+    "unauthorized",
+    "unknown-peer",
+    "ambiguous-peer",
+    "unknown-path",
+    "method-not-allowed",
+    "too-busy",
+    "too-large",
+    "not-started",
+    "internal",
+]
+
+
+class Error(TypedDict):
+    """The body of every answer whose HTTP status is 400 or more: {"error": Error}."""
+
+    code: ErrorCode
+    text: str
+    """One sentence."""
+    hint: str
+    """The way out; may be empty."""
+
+
+class Check(TypedDict):
+    """One condition of readiness or liveness."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class Health(TypedDict):
+    """/readyz and /livez: HTTP status 200 if `ok`, else 503."""
+
+    ok: bool
+    checks: list[Check]
+
+
+class Problem(TypedDict):
+    """A resource, or a field of one, that configuration refused; the last good version stays in force."""
+
+    object: str
+    file: str
+    field: str
+    value: str
+    allowed: str
+    text: str
+
+
+class Datastore(TypedDict):
+    """Where the configuration comes from, and how it is."""
+
+    url: str
+    connected: bool
+    text: str
+    """Why not connected; else ""."""
+    applied_at: str | None
+    """When the last compiled snapshot was applied."""
+    problems: list[Problem]
+
+
+class FamilyCounts(TypedDict):
+    """Size of one family's Loc-RIB."""
+
+    family: str
+    prefixes: int
+    paths: int
+    best: int
+    """Prefixes with an eligible path."""
+    local: int
+    """Paths from the kernel, interfaces and static configuration."""
+
+
+class Restart(TypedDict):
+    """Our own restart (RFC 4724 §4.1): while it lasts, End-of-RIB and kernel deletions wait."""
+
+    active: bool
+    waiting_for: list[str]
+    """Names of the peers whose End-of-RIB has not come."""
+    ends_in: float | None
+
+
+class KernelSummary(TypedDict):
+    """What the kernel has of ours."""
+
+    enabled: bool
+    table: int
+    protocol: int
+    nexthop_objects: bool
+    states: dict[str, dict[str, int]]
+    """Family -> number of routes wanted, and by `KernelState`."""
+    counters: dict[str, int]
+    """Operations by outcome, since the start."""
+
+
+class PeerCounts(TypedDict):
+    """Peers by state."""
+
+    configured: int
+    dynamic: int
+    established: int
+
+
+class Status(TypedDict):
+    """GET /v1/status"""
+
+    schema: int
+    version: str
+    node: str
+    pid: int
+    asn: int | None
+    router_id: str | None
+    cluster_id: str | None
+    listen: list[str]
+    started_at: str
+    uptime: float
+    ready: Health
+    restart: Restart
+    peers: PeerCounts
+    families: list[FamilyCounts]
+    kernel: KernelSummary | None
+    """null: started without a kernel role, or the kernel has not been read yet."""
+    datastore: Datastore
+
+
+class Prefixes(TypedDict):
+    """One family of one peer."""
+
+    received: int
+    """Adj-RIB-In: paths received, after loop checks and before policy."""
+    accepted: int
+    """Of those, not rejected by import policy."""
+    stale: int
+    """Of those, kept from before a session loss (RFC 4724)."""
+    advertised: int
+    """Adj-RIB-Out: paths that the peer is to have."""
+    queued: int
+    """Of the table, prefixes or paths not yet sent or looked at again for a peer that is behind."""
+    end_of_rib: bool
+    """The peer's End-of-RIB has come in this session."""
+    limit: int
+    """max_prefixes; 0 = none."""
+
+
+class Peer(TypedDict):
+    """One row of GET /v1/peers"""
+
+    name: str
+    address: str
+    port: int
+    asn: int
+    kind: str
+    """"ebgp", "ibgp" or "ibgp-client"."""
+    label: str
+    """Which configuration object the peer comes from."""
+    state: str
+    """RFC 4271 §8.2.2: Idle, Connect, Active, OpenSent, OpenConfirm, Established."""
+    uptime: float | None
+    """Seconds in Established; null in any other state."""
+    flaps: int
+    """How often Established was left."""
+    last_error: str | None
+    """Why the last connection ended; stays after the session is back."""
+    dynamic: bool
+    prefixes: dict[str, Prefixes]
+    """By family: those negotiated, or configured while there is no session."""
+    messages_in: dict[str, int]
+    """By message type."""
+    messages_out: dict[str, int]
+
+
+class Negotiated(TypedDict):
+    """What the two OPEN messages agreed on."""
+
+    peer_asn: int
+    peer_id: str
+    local_asn: int
+    local_id: str
+    internal: bool
+    hold_time: float
+    keepalive_time: float
+    four_octet_as: bool
+    families: list[str]
+    add_path_receive: list[str]
+    add_path_send: list[str]
+    route_refresh: bool
+    enhanced_refresh: bool
+    extended_message: bool
+    extended_next_hop: list[str]
+    graceful_restart: GracefulRestart | None
+
+
+class GracefulRestart(TypedDict):
+    """The peer's Graceful Restart capability (RFC 4724 §3, RFC 8538 §2)."""
+
+    restarting: bool
+    notification: bool
+    restart_time: int
+    families: dict[str, bool]
+    """Family -> the F bit."""
+
+
+class Chain(TypedDict):
+    """A policy chain, as labels in the order in which a route meets the rules."""
+
+    family: str
+    imports: list[str]
+    exports: list[str]
+
+
+class PeerDetail(TypedDict):
+    """GET /v1/peers/PEER"""
+
+    peer: Peer
+    local_address: str | None
+    local_asn: int
+    passive: bool
+    password: bool
+    """A TCP-MD5 key is set; the key itself is never shown."""
+    ttl_security_hops: int | None
+    hold_time: float
+    """As configured (offered); the negotiated one is in `negotiated`."""
+    connect_retry_time: float
+    graceful_restart: bool
+    restart_time: int
+    next_hop_mode: str
+    negotiated: Negotiated | None
+    idle_for: float | None
+    """Seconds until the peer is tried again after an error."""
+    chains: list[Chain]
+    findings: dict[str, int]
+    """Attributes repaired or routes withdrawn for malformed ones (RFC 7606), by "attribute: action"."""
+
+
+class UnknownAttribute(TypedDict):
+    """A path attribute without a meaning here, passed on octet for octet."""
+
+    code: int
+    flags: int
+    value: str
+    """Hexadecimal."""
+
+
+class Attributes(TypedDict):
+    """Path attributes (RFC 4271 §5), as effective after import or as sent."""
+
+    origin: str
+    """"igp", "egp" or "incomplete"."""
+    as_path: str
+    """"64512 64513 {64514 64515}"; empty for routes of our own AS."""
+    next_hop: str
+    med: int | None
+    local_pref: int | None
+    communities: list[str]
+    large_communities: list[str]
+    extended_communities: list[str]
+    originator_id: str | None
+    cluster_list: list[str]
+    unknown: list[UnknownAttribute]
+
+
+class RouteSource(TypedDict):
+    """Where a path comes from."""
+
+    kind: str
+    """"ebgp", "ibgp", "ibgp-client", "static", "kernel" or "direct"."""
+    peer: str | None
+    """The peer's name, for paths learned by BGP."""
+    address: str | None
+    label: str
+
+
+class Route(TypedDict):
+    """One path: a line of GET /v1/routes"""
+
+    family: str
+    prefix: str
+    source: RouteSource
+    path_id: int | None
+    """Received or sent ADD-PATH identifier (RFC 7911); null without ADD-PATH."""
+    best: bool
+    multipath: bool
+    """One of several paths that share the traffic (ECMP), the best one included. Told of Loc-RIB only."""
+    eligible: bool
+    """False: rejected by import policy, or its next hop does not resolve."""
+    stale: bool
+    preference: int
+    """Step 0 of the decision."""
+    rule: str
+    """Label of the rule that decided: import's for Loc-RIB and received, export's for advertised."""
+    attributes: Attributes
+    kernel: str | None
+    """`KernelState` of the prefix, on its best path; null on others and without a kernel role."""
+
+
+class RoutesEnd(TypedDict):
+    """The last line of GET /v1/routes: the answer is whole. Without it, the connection broke."""
+
+    end: Literal[True]
+    routes: int
+    truncated: bool
+    """`limit` was reached; there are more."""
+
+
+KernelState = Literal["installed", "pending", "refused", "foreign", "held", "unwanted", "absent"]
+"""installed; pending: being written; refused: by the kernel, retried; foreign: another's route holds the prefix; held:
+a deletion that waits for the end of the restart phase; unwanted: kept out of the kernel by policy or because it is
+the kernel's own route; absent: nothing to install."""
+
+
+class KernelRoute(TypedDict):
+    """One prefix as wanted in the kernel."""
+
+    family: str
+    prefix: str
+    state: KernelState
+    kind: str
+    """"unicast", "blackhole" or "unreachable"."""
+    hops: list[str]
+    """"via 10.0.0.2 dev eth0"."""
+    metric: int
+    errno: int | None
+    text: str
+    """Why not installed, in words; else ""."""
+    retry_in: float | None
+
+
+class KernelTable(TypedDict):
+    """GET /v1/kernel"""
+
+    summary: KernelSummary | None
+    troubles: list[KernelRoute]
+    """Routes that are not in the kernel though wanted; at most 1,000."""
+    more: int
+    """How many troubles were left off."""
+
+
+class ExplainPath(TypedDict):
+    """One path of the explained prefix."""
+
+    route: Route
+    verdict: str
+    """"accepted" or "rejected"."""
+    rule: str
+    """Label of the rule that gave the verdict, or the loop check that did."""
+    received_attributes: Attributes | None
+    """Where import changed them; else null."""
+    next_hop: str
+    """Resolution in words: "10.0.0.2 is on the link eth0", "192.0.2.1: no route covers it"."""
+    resolved: bool
+    rank: int | None
+    """1 = best; null for paths that do not take part."""
+    lost_step: str | None
+    """The step of the decision process that it lost: "4271 9.1.2.2 (a) AS_PATH length"."""
+    lost_text: str | None
+    """The comparison in words: "3 ASes against 2"."""
+
+
+class ExplainPeer(TypedDict):
+    """One peer's Adj-RIB-Out for the explained prefix."""
+
+    peer: str
+    state: str
+    announced: bool
+    text: str
+    """Why announced or withheld, in words, with the rule's label."""
+    rule: str
+    attributes: Attributes | None
+    """As sent; null if withheld."""
+    path_ids: list[int]
+
+
+class Explain(TypedDict):
+    """GET /v1/explain: the fate of one prefix"""
+
+    family: str
+    prefix: str
+    present: bool
+    """Some path for exactly this prefix is known."""
+    covering: str | None
+    """For a prefix that is not there: the longest known one that covers it."""
+    paths: list[ExplainPath]
+    kernel: KernelRoute | None
+    peers: list[ExplainPeer]
+    stopped: str
+    """Where its way ended, in one sentence: the first of received, accepted, resolved, best, kernel, announced
+    that did not happen; "" when all did."""

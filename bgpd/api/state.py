@@ -1,0 +1,66 @@
+"""What the composition root tells the API, by plain assignment. The API reads it and changes nothing.
+
+The root makes one `DaemonState`, gives it to `Views`, and sets `speaker`, `kernel`, `datastore` and `alive_at` as they
+come into being: the health answers are there from the first moment, before there is a speaker to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Protocol
+
+from bgpd.api.schema import Datastore, Problem
+from bgpd.fib.table import FibTable
+from bgpd.speaker import Speaker
+
+
+class KernelSide(Protocol):
+    """The kernel side, as far as the API sees it."""
+
+    @property
+    def fib(self) -> FibTable:
+        """Wanted and installed routes."""
+
+    @property
+    def lost_events(self) -> int:
+        """How often the kernel dropped events for want of room."""
+
+    @property
+    def dumps(self) -> int:
+        """Full dumps."""
+
+    def interface_name(self, ifindex: int, /) -> str:
+        """Name of an interface."""
+
+
+class DaemonState:
+    """One daemon, as seen from the API."""
+
+    def __init__(
+        self, node: str, version: str, clock: Callable[[], float] = monotonic, wall: Callable[[], float] = time
+    ) -> None:
+        self.node = node
+        self.version = version
+        self.clock = clock
+        self.wall = wall
+        self.started_at = wall()
+        self.began = clock()
+        self.speaker: Speaker | None = None
+        """None until the first snapshot is compiled."""
+        self.kernel_wanted = True
+        """False: started without a kernel role."""
+        self.kernel: KernelSide | None = None
+        """None until the first dump has been read, and without a kernel role."""
+        self.datastore: Callable[[], Datastore] = lambda: no_datastore()
+        self.alive_at: Callable[[], float] = clock
+        """When the runner last turned, by `clock`."""
+        self.loop_stall: Callable[[], float] = lambda: 0.0
+        """Seconds of the longest turn so far."""
+        self.defects: Callable[[], int] = lambda: 0
+        """Exceptions caught that should not have been."""
+
+
+def no_datastore(url: str = "", problems: Sequence[Problem] = ()) -> Datastore:
+    """The answer of a daemon that is configured by flags alone."""
+    return {"url": url, "connected": True, "text": "", "applied_at": None, "problems": list(problems)}

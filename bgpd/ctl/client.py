@@ -1,0 +1,194 @@
+"""Asking a running daemon: HTTP over its Unix socket, or over TCP with a token.
+
+Made of the standard library alone, so that a command starts fast.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+from urllib.parse import urlencode, urlsplit
+
+from bgpd.api.schema import (
+    API_ROOT,
+    Explain,
+    KernelTable,
+    Peer,
+    PeerDetail,
+    Route,
+    RoutesEnd,
+    Status,
+    socket_paths,
+)
+
+MAX_ANSWER = 256 * 1024 * 1024
+"""Octets of an answer that is read as a whole."""
+_MAX_LINE = 4 * 1024 * 1024
+
+
+class CtlError(Exception):
+    """The command cannot do its work; one sentence with the way out."""
+
+
+class NotRunning(CtlError):
+    """No daemon answers."""
+
+
+class Client:
+    """One daemon's api. `where` is a socket's path or http://ADDR:PORT; "" = the usual places."""
+
+    def __init__(self, where: str = "", token: str = "", timeout: float = 15.0) -> None:
+        self.where = where
+        self.timeout = timeout
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def status(self) -> Status:
+        """The daemon as a whole."""
+        return cast(Status, self._get("status"))
+
+    def peers(self) -> list[Peer]:
+        """All peers."""
+        return cast(list[Peer], self._get("peers"))
+
+    def peer(self, name: str) -> PeerDetail:
+        """One peer, by name or address."""
+        return cast(PeerDetail, self._get("peer", name=name))
+
+    def explain(self, prefix: str, peer: str = "") -> Explain:
+        """The fate of one prefix."""
+        return cast(Explain, self._get("explain", prefix=prefix, peer=peer))
+
+    def kernel(self) -> KernelTable:
+        """What the kernel has of ours."""
+        return cast(KernelTable, self._get("kernel"))
+
+    def routes(self, **query: str) -> Iterator[Route | RoutesEnd]:
+        """Routes as they come, then one RoutesEnd. Raises CtlError if the answer breaks off before that."""
+        connection, response = self._ask("routes", query)
+        try:
+            while line := self._line(response):
+                value = _decode(line)
+                yield cast("Route | RoutesEnd", value)
+                if "end" in value:
+                    return
+            raise CtlError("the answer broke off before its end: is bgpd being stopped? Try again")
+        finally:
+            connection.close()
+
+    def _line(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.readline(_MAX_LINE)
+        except (OSError, http.client.HTTPException) as error:
+            raise CtlError(f"the answer broke off: {error}; try again") from None
+
+    def _get(self, path: str, **query: str) -> dict[str, Any]:
+        connection, response = self._ask(path, query)
+        try:
+            body = response.read(MAX_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise CtlError(f"the answer broke off: {error}; try again") from None
+        finally:
+            connection.close()
+        return _decode(body)
+
+    def _ask(
+        self, path: str, query: dict[str, str]
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = self._connect()
+        given = urlencode({name: value for name, value in query.items() if value})
+        try:
+            connection.request("GET", f"{API_ROOT}/{path}{'?' if given else ''}{given}", headers=self._headers)
+            response = connection.getresponse()
+        except TimeoutError:
+            connection.close()
+            raise CtlError(f"bgpd did not answer within {self.timeout:g} s; give it longer with --timeout") from None
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise CtlError(f"bgpd closed the connection: {error or type(error).__name__}; see its log") from None
+        if response.status != 200:
+            try:
+                raise _error(response.status, response.read(65536))
+            finally:
+                connection.close()
+        return connection, response
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self.where.startswith("http://"):
+            return _tcp(self.where, self.timeout)
+        paths = [self.where] if self.where else [p for p in socket_paths() if os.path.exists(p)]
+        if not paths:
+            raise NotRunning(
+                f"bgpd is not running here: there is no socket at {' or '.join(socket_paths())}; start it, or name its "
+                "socket with --socket"
+            )
+        for path in paths[:-1]:
+            try:
+                return _unix(path, self.timeout)
+            except CtlError:
+                continue
+        return _unix(paths[-1], self.timeout)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.sock = sock
+
+
+def _unix(path: str, timeout: float) -> http.client.HTTPConnection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(path)
+    except OSError as error:
+        sock.close()
+        raise _unreachable(path, error) from None
+    return _UnixConnection(sock, timeout)
+
+
+def _unreachable(path: str, error: OSError) -> CtlError:
+    if isinstance(error, FileNotFoundError):
+        return NotRunning(f"bgpd is not running, or not with this socket: {path} does not exist; see --socket")
+    if isinstance(error, ConnectionRefusedError):
+        return NotRunning(f"bgpd is not running: nobody answers on {path}; start it")
+    if isinstance(error, PermissionError):
+        return CtlError(f"no permission to use {path}: run bgpctl as the user that runs bgpd, usually root")
+    if isinstance(error, TimeoutError | BlockingIOError):
+        return CtlError(f"bgpd does not accept on {path}: it is overloaded or stopped; see its log")
+    return CtlError(f"{path} cannot be used: {error.strerror or error}; name bgpd's socket with --socket")
+
+
+def _tcp(url: str, timeout: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise CtlError(f"--socket {url}: write http://ADDR:PORT")
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.connect()
+    except OSError as error:
+        raise NotRunning(f"bgpd does not answer at {url}: {error.strerror or error}; see its option --api") from None
+    return connection
+
+
+def _error(status: int, body: bytes) -> CtlError:
+    try:
+        error = json.loads(body)["error"]
+        text, hint = str(error["text"]), str(error["hint"])
+    except (ValueError, KeyError, TypeError):
+        return CtlError(f"bgpd answered with HTTP status {status}; is it of another version?")
+    return CtlError(f"{text}; {hint}" if hint else text)
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", json.loads(body))
+    except ValueError:
+        raise CtlError("bgpd's answer is no JSON; is it of another version?") from None

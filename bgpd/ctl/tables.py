@@ -1,0 +1,351 @@
+"""Tables: what `-o table` prints."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bgpd.api.schema import KernelTable, Peer, PeerDetail, Problem, Route, Status
+from bgpd.ctl.words import count, duration, flags, origin_of
+
+_PIPE_WIDTH = 200
+"""Columns where the output is no terminal: lines that a filter reads are not to be wrapped."""
+_AT_ONCE = 500
+"""Routes beyond this many are printed as they come, in columns as wide as the first ones need."""
+
+
+class _Plain(Console):
+    """For pipes and files: no blanks at the ends of lines."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def console() -> Console:
+    """The terminal; plain and wide where there is none."""
+    tty = sys.stdout.isatty()
+    return (Console if tty else _Plain)(
+        file=sys.stdout,
+        width=None if tty else _PIPE_WIDTH,
+        no_color=None if tty else True,
+        highlight=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def _table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
+    """No frame: columns under a headline. Only `fold` columns may be wrapped."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name not in fold, overflow="fold"
+        )
+    return table
+
+
+def _facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value if isinstance(value, Text) else Text(value))
+    return table
+
+
+def _good(text: str, good: bool) -> Text:
+    return Text(text, style="green" if good else "red")
+
+
+# status
+
+
+def show_status(status: Status) -> None:
+    """The daemon as a whole."""
+    out = console()
+    out.print(_facts(_status_rows(status)))
+    if status["families"]:
+        out.print()
+        numbers = ("Prefixes", "Paths", "Eligible", "Local")
+        table = _table("Family", *numbers, right=numbers)
+        for row in status["families"]:
+            table.add_row(row["family"], *(f"{row[name]:,}" for name in ("prefixes", "paths", "best", "local")))
+        out.print(table)
+    if status["kernel"] is not None:
+        out.print()
+        out.print(_kernel_states(status["kernel"]["states"]))
+    show_problems(out, status["datastore"]["problems"])
+
+
+def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
+    yield "Node", f"{status['node']}, version {status['version']}, process {status['pid']}"
+    if status["asn"] is not None:
+        cluster = f", cluster id {status['cluster_id']}" if status["cluster_id"] else ""
+        yield "Speaker", f"AS {status['asn']}, router id {status['router_id']}{cluster}"
+    yield "Listens", ", ".join(status["listen"]) or "nowhere"
+    yield "Up", f"{duration(status['uptime'])}, since {status['started_at']}"
+    ready = status["ready"]
+    why = [check["text"] for check in ready["checks"] if check["ok"] == ready["ok"]]
+    yield "Ready", _good(f"{'yes' if ready['ok'] else 'no'}: {'; '.join(why)}", ready["ok"])
+    peers = status["peers"]
+    dynamic = f", {peers['dynamic']} dynamic" if peers["dynamic"] else ""
+    yield "Peers", f"{peers['established']} established of {peers['configured']} configured{dynamic}"
+    if status["restart"]["active"]:
+        waiting = ", ".join(status["restart"]["waiting_for"]) or "further peers"
+        left = status["restart"]["ends_in"]
+        yield "Restart", f"in progress, waits for {waiting}" + (f"; ends in {duration(left)} at most" if left else "")
+    store = status["datastore"]
+    if store["url"]:
+        state = "connected" if store["connected"] else f"not connected: {store['text']}"
+        applied = f", last applied {store['applied_at']}" if store["applied_at"] else ""
+        yield "Datastore", _good(f"{store['url']}, {state}{applied}", store["connected"])
+    kernel = status["kernel"]
+    if kernel is not None:
+        form = "nexthop objects" if kernel["nexthop_objects"] else "plain next hops"
+        state = "" if kernel["enabled"] else ", programming is off"
+        yield "Kernel", f"table {kernel['table']}, protocol {kernel['protocol']}, {form}{state}"
+
+
+def _kernel_states(states: dict[str, dict[str, int]]) -> Table:
+    names = ("wanted", "installed", "pending", "refused", "foreign", "held")
+    table = _table("Kernel", *(name.capitalize() for name in names), right=[name.capitalize() for name in names])
+    for family, numbers in states.items():
+        table.add_row(family, *(_trouble(name, numbers.get(name, 0)) for name in names))
+    return table
+
+
+def _trouble(name: str, number: int) -> Text:
+    return Text(f"{number:,}", style="red" if number and name in ("refused", "foreign") else "")
+
+
+def show_problems(out: Console, problems: list[Problem]) -> None:
+    """Resources that are refused; the last good version of each stays in force."""
+    if not problems:
+        return
+    out.print()
+    number = count(len(problems), "problem")
+    out.print(Text(f"{number} in the datastore (the last good version stays in force)", "bold"))
+    for problem in problems:
+        place = " ".join(filter(None, (problem["object"], problem["field"]))) or problem["file"]
+        value = f" (value {problem['value']})" if problem["value"] else ""
+        allowed = f"; allowed: {problem['allowed']}" if problem["allowed"] else ""
+        where = f" [{problem['file']}]" if problem["file"] and problem["file"] != place else ""
+        out.print(Text(f"  {place}: {problem['text']}{value}{allowed}{where}"))
+
+
+# peers
+
+
+def show_peers(peers: list[Peer]) -> None:
+    """One row a peer and family."""
+    out = console()
+    if not peers:
+        out.print("no peers are configured")
+        return
+    table = _table(
+        "Peer", "Address", "AS", "State", "Up", "Family", "Received", "Used", "Sent",
+        right=("Received", "Used", "Sent"), fold=("Peer", "Address"),
+    )  # fmt: skip
+    for peer in peers:
+        for row in _peer_rows(peer):
+            table.add_row(*row)
+    out.print(table)
+    for peer in peers:
+        if peer["uptime"] is None and peer["last_error"]:
+            out.print(Text(f"{peer['name']}: {peer['last_error']}", "red"))
+
+
+def _peer_rows(peer: Peer) -> Iterator[list[str | Text]]:
+    up = peer["uptime"] is not None
+    lines: list[list[str]] = [
+        [family, f"{n['received']:,}", f"{n['accepted']:,}", f"{n['advertised']:,}"]
+        for family, n in (peer["prefixes"].items() if up or _any(peer) else ())
+    ] or [["", "", "", ""]]
+    head: list[str | Text] = [
+        peer["name"], peer["address"], str(peer["asn"]), _good(peer["state"], up), duration(peer["uptime"])
+    ]  # fmt: skip
+    yield [*head, *lines[0]]
+    for line in lines[1:]:
+        yield ["", "", "", "", "", *line]
+
+
+def _any(peer: Peer) -> bool:
+    return any(counts["received"] for counts in peer["prefixes"].values())
+
+
+def show_peer(detail: PeerDetail) -> None:
+    """One peer in full."""
+    out = console()
+    out.print(_facts(_peer_facts(detail)))
+    table = _table(
+        "Family", "Received", "Used", "Stale", "Sent", "Queued", "Limit", "End-of-RIB",
+        right=("Received", "Used", "Stale", "Sent", "Queued", "Limit"),
+    )  # fmt: skip
+    names = ("received", "accepted", "stale", "advertised", "queued")
+    for family, numbers in detail["peer"]["prefixes"].items():
+        counts = [f"{numbers[name]:,}" for name in names]  # type: ignore[literal-required]
+        limit = f"{numbers['limit']:,}" if numbers["limit"] else "none"
+        table.add_row(family, *counts, limit, "received" if numbers["end_of_rib"] else "not yet")
+    out.print()
+    out.print(table)
+    for chain_ in detail["chains"]:
+        out.print()
+        out.print(Text(f"{chain_['family']} policy", "bold"))
+        for name, labels in (("import", chain_["imports"]), ("export", chain_["exports"])):
+            for number, label in enumerate(labels, 1):
+                out.print(Text(f"  {name} {number}  {label}"))
+            if not labels:
+                out.print(Text(f"  {name}    rejects everything"))
+
+
+def _peer_facts(detail: PeerDetail) -> Iterator[tuple[str, str | Text]]:
+    peer = detail["peer"]
+    up = peer["uptime"] is not None
+    label = f" ({peer['label']})" if peer["label"] else ""
+    yield "Peer", peer["name"] + label
+    yield "Address", f"{peer['address']} port {peer['port']}, ours {detail['local_address'] or 'not known yet'}"
+    yield "AS", f"{peer['asn']} ({peer['kind']}), ours {detail['local_asn']}"
+    since = f" for {duration(peer['uptime'])}" if up else ""
+    idle = f", tried again in {duration(detail['idle_for'])}" if detail["idle_for"] else ""
+    passive = ", passive" if detail["passive"] else ""
+    yield "State", _good(f"{peer['state']}{since}{idle}{passive}, {count(peer['flaps'], 'flap')}", up)
+    if peer["last_error"]:
+        yield "Last error", peer["last_error"]
+    security = [name for name, on in (("TCP-MD5", detail["password"]),) if on]
+    if detail["ttl_security_hops"]:
+        security.append(f"TTL security, {count(detail['ttl_security_hops'], 'hop')}")
+    yield "Security", ", ".join(security) or "none"
+    yield "Messages in", _messages(peer["messages_in"])
+    yield "Messages out", _messages(peer["messages_out"])
+    yield from _negotiated_facts(detail)
+    for error, number in detail["findings"].items():
+        yield "Bad attribute", f"{error}, {count(number, 'time')}"
+
+
+def _negotiated_facts(detail: PeerDetail) -> Iterator[tuple[str, str]]:
+    agreed = detail["negotiated"]
+    if agreed is None:
+        yield "Offered", f"hold time {detail['hold_time']:g} s, restart time {detail['restart_time']} s"
+        return
+    yield "Peer's id", agreed["peer_id"]
+    yield "Timers", f"hold time {agreed['hold_time']:g} s, keepalive {agreed['keepalive_time']:g} s"
+    features = [
+        name
+        for name, on in (
+            ("four-octet AS", agreed["four_octet_as"]),
+            ("route refresh", agreed["route_refresh"]),
+            ("enhanced refresh", agreed["enhanced_refresh"]),
+            ("extended messages", agreed["extended_message"]),
+        )
+        if on
+    ]
+    for name, families in (
+        ("ADD-PATH in", agreed["add_path_receive"]),
+        ("ADD-PATH out", agreed["add_path_send"]),
+        ("extended next hop", agreed["extended_next_hop"]),
+    ):
+        features += [f"{name} {' '.join(families)}"] if families else []
+    yield "Agreed", ", ".join([" ".join(agreed["families"]), *features])
+    graceful = agreed["graceful_restart"]
+    if graceful is None:
+        yield "Restart", "no graceful restart"
+        return
+    kept = " ".join(family for family, forwarding in graceful["families"].items() if forwarding) or "none"
+    yield "Restart", f"peer's restart time {graceful['restart_time']} s, forwarding kept: {kept}"
+
+
+def _messages(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in counts.items())
+
+
+# routes
+
+
+def show_routes(routes: Iterator[Route], wide: bool = False) -> None:
+    """A table of routes. A long one is printed while it comes."""
+    first = list(islice(routes, _AT_ONCE))
+    if not first:
+        console().print("no routes")
+        return
+    rest = next(routes, None)
+    if rest is None:
+        _short(first)
+    else:
+        _long(first, chain([rest], routes))
+
+
+_COLUMNS = ("", "Prefix", "Next hop", "From", "Pref", "LocPrf", "MED", "AS path", "Kernel")
+
+
+def _cells(route: Route) -> list[str]:
+    attrs = route["attributes"]
+    hop = attrs["next_hop"].split(" ")[0]
+    return [
+        flags(route),
+        route["prefix"],
+        hop,
+        origin_of(route["source"]),
+        str(route["preference"]),
+        "" if attrs["local_pref"] is None else str(attrs["local_pref"]),
+        "" if attrs["med"] is None else str(attrs["med"]),
+        attrs["as_path"],
+        route["kernel"] or "",
+    ]
+
+
+def _short(routes: list[Route]) -> None:
+    rows = [_cells(route) for route in routes]
+    # A column that says nothing takes no room.
+    used = [i for i in range(len(_COLUMNS)) if i < 4 or any(row[i] for row in rows)]
+    numbers = ("Pref", "LocPrf", "MED")
+    table = _table(*(_COLUMNS[i] for i in used), right=numbers, fold=("From", "AS path", "Next hop"))
+    for row in rows:
+        table.add_row(*(Text(row[i], style="dim" if row[0].startswith("!") else "") for i in used))
+    console().print(table)
+
+
+def _long(first: list[Route], rest: Iterable[Route]) -> None:
+    rows = [_cells(route) for route in first]
+    widths = [max(len(name), *(len(row[i]) for row in rows)) for i, name in enumerate(_COLUMNS)]
+    write = sys.stdout.write
+    for row in chain([list(_COLUMNS)], rows, map(_cells, rest)):
+        write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+
+
+# kernel
+
+
+def show_kernel(table: KernelTable) -> None:
+    """Counts, counters, and what is in trouble."""
+    out = console()
+    summary = table["summary"]
+    if summary is None:
+        out.print("this daemon has no kernel role, or has not read the kernel yet")
+        return
+    form = "nexthop objects" if summary["nexthop_objects"] else "plain next hops"
+    state = "" if summary["enabled"] else ", programming is off"
+    out.print(Text(f"table {summary['table']}, protocol {summary['protocol']}, {form}{state}"))
+    out.print(_kernel_states(summary["states"]))
+    counters = (f"{number:,} {name.replace('_', ' ')}" for name, number in summary["counters"].items())
+    out.print(Text(f"since the start: {', '.join(counters)}"))
+    if not table["troubles"]:
+        return
+    out.print()
+    rows = _table("Prefix", "State", "Next hops", "Metric", "Why", "Again in", fold=("Next hops", "Why"))
+    for route in table["troubles"]:
+        errno = f" (errno {route['errno']})" if route["errno"] else ""
+        rows.add_row(
+            route["prefix"], route["state"], "\n".join(route["hops"]) or route["kind"], str(route["metric"]),
+            route["text"] + errno, duration(route["retry_in"]),
+        )  # fmt: skip
+    out.print(rows)
+    if table["more"]:
+        out.print(f"and {table['more']:,} more")

@@ -1,0 +1,83 @@
+"""One configured peer as the Speaker holds it: settings, session, source, and the way in and out of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bgpd.family import Family, parse_address
+from bgpd.policy.chain import Chain
+from bgpd.policy.terms import SourceKind
+from bgpd.rib.importer import Importer, ImportRules, Shared
+from bgpd.rib.path import Source
+from bgpd.rib.update_group import Member, UpdateGroup
+from bgpd.session.local import LocalState
+from bgpd.session.session import Session
+from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.wire.update import UpdateParser
+
+
+def local_asn(settings: SpeakerSettings, peer: PeerSettings) -> int:
+    """The AS that we use towards a peer."""
+    return settings.asn if peer.local_asn is None else peer.local_asn
+
+
+def kind_of(settings: SpeakerSettings, peer: PeerSettings) -> SourceKind:
+    """eBGP, iBGP, or iBGP client."""
+    if peer.asn != local_asn(settings, peer):
+        return SourceKind.EBGP
+    return SourceKind.IBGP_CLIENT if peer.reflector_client else SourceKind.IBGP
+
+
+def cluster_id(settings: SpeakerSettings, peer: PeerSettings) -> bytes:
+    """The cluster id in force for a peer: its own, else the speaker's, else the router id (RFC 4456 §7)."""
+    return parse_address(peer.cluster_id or settings.cluster_id or settings.router_id)
+
+
+class Peer:
+    """State of one peer; outlives its sessions."""
+
+    def __init__(
+        self,
+        settings: PeerSettings,
+        speaker: SpeakerSettings,
+        local: LocalState,
+        jitter: Callable[[], float],
+        shared: Shared,
+    ) -> None:
+        self.settings = settings
+        self.session = Session(settings, local, jitter)
+        self.source = Source(settings.name, kind_of(speaker, settings), parse_address(settings.address), settings.asn)
+        self.importer = Importer(self.source, shared)
+        self.parser: UpdateParser | None = None
+        self.members: dict[Family, tuple[UpdateGroup, Member]] = {}
+        self.end_of_rib: set[Family] = set()
+        """Families whose End-of-RIB came in this session."""
+        self.refreshing: dict[Family, float] = {}
+        """Families between BoRR and EoRR, with the time at which we stop waiting (RFC 7313 §4)."""
+        self.warned: set[Family] = set()
+        self.findings: dict[str, int] = {}
+        """Attribute errors by "name: action"; counted over all sessions."""
+        self.dynamic = False
+        self.scheduled = float("inf")
+        """The earliest time at which the Speaker's timer looks at this peer."""
+        self.configure(settings, speaker)
+
+    def configure(self, settings: PeerSettings, speaker: SpeakerSettings) -> None:
+        """Put settings into force for what comes in."""
+        self.settings = settings
+        kind = kind_of(speaker, settings)
+        self.source.kind = kind
+        clusters = {cluster_id(speaker, settings)}
+        if speaker.cluster_id:
+            clusters.add(parse_address(speaker.cluster_id))
+        rules = ImportRules(
+            local_asn(speaker, settings),
+            settings.asn,
+            kind is SourceKind.EBGP,
+            parse_address(speaker.router_id),
+            frozenset(clusters),
+            settings.allow_local_as,
+            settings.enforce_first_as,
+        )
+        chains = {f.family: Chain(f.import_chain, "no import term accepts it") for f in settings.families}
+        self.importer.configure(rules, chains)

@@ -1,0 +1,317 @@
+"""Chains of terms, compiled, and run over many prefixes at once.
+
+A chain meets a *subject* (what is the same for all prefixes of one path: attributes, source, interface, metric) and a
+list of NLRI keys. Conditions on the subject are settled once; what is left is a small decision tree whose inner nodes
+are prefix matchers and whose leaves are outcomes. Keys are poured through it in bulk, and split only where they differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from bgpd.policy import terms as t
+from bgpd.policy.prefixes import Matcher, compile_prefixes
+from bgpd.policy.terms import SourceKind, Term, Verdict
+from bgpd.wire.attributes import PathAttributes, prepend_as_path
+
+DEFAULT_LOCAL_PREF = 100
+_LIMIT32 = 0xFFFFFFFF
+
+
+class Subject:
+    """A route as policy sees and changes it, but for its prefix. Copied before a change; `attrs` never changes.
+
+    `local_pref` None = absent; `communities` and `large` None = as in `attrs`; `as_path` None = as in `attrs`.
+    """
+
+    __slots__ = (
+        "as_path",
+        "attrs",
+        "communities",
+        "interface",
+        "kind",
+        "large",
+        "local_pref",
+        "metric",
+        "next_hop",
+        "preference",
+    )
+
+    def __init__(
+        self,
+        attrs: PathAttributes,
+        kind: SourceKind,
+        interface: str = "",
+        metric: int = 0,
+        preference: int = 100,
+    ) -> None:
+        self.attrs = attrs
+        self.kind = kind
+        self.interface = interface
+        self.metric = metric
+        self.preference = preference
+        self.local_pref: int | None = attrs.local_pref
+        self.as_path: bytes | None = None
+        self.communities: tuple[int, ...] | None = None
+        self.large: tuple[tuple[int, int, int], ...] | None = None
+        self.next_hop = attrs.next_hop
+
+    def copy(self) -> Subject:
+        """A subject that can be changed without changing this one."""
+        new = Subject.__new__(Subject)
+        for name in Subject.__slots__:
+            setattr(new, name, getattr(self, name))
+        return new
+
+    def community_set(self) -> tuple[int, ...]:
+        """Standard communities as they stand now."""
+        return self.attrs.communities if self.communities is None else self.communities
+
+    def large_set(self) -> tuple[tuple[int, int, int], ...]:
+        """Large communities as they stand now."""
+        return self.attrs.large_communities if self.large is None else self.large
+
+    def as_path_value(self) -> bytes:
+        """AS_PATH as it stands now, in wire form with four-octet numbers."""
+        return self.attrs.as_path_value if self.as_path is None else self.as_path
+
+
+class Leaf:
+    """What a chain decided for some of a path's prefixes: accepted or not, by which term, and the changed route.
+
+    `made` is a place for what the caller derives from the subject (outgoing octets, an effective path), made once.
+    """
+
+    __slots__ = ("accepted", "label", "made", "subject")
+
+    def __init__(self, accepted: bool, label: str, subject: Subject) -> None:
+        self.accepted = accepted
+        self.label = label
+        self.subject = subject
+        self.made: object = None
+
+
+class Fork:
+    """A decision that depends on the prefix; both sides are worked out when first needed."""
+
+    __slots__ = ("_no", "_no_from", "_yes", "_yes_from", "match")
+
+    def __init__(self, match: Matcher, yes: Callable[[], Node], no: Callable[[], Node]) -> None:
+        self.match = match
+        self._yes_from = yes
+        self._no_from = no
+        self._yes: Node | None = None
+        self._no: Node | None = None
+
+    @property
+    def yes(self) -> Node:
+        """Where keys go that match."""
+        if self._yes is None:
+            self._yes = self._yes_from()
+        return self._yes
+
+    @property
+    def no(self) -> Node:
+        """Where keys go that do not match."""
+        if self._no is None:
+            self._no = self._no_from()
+        return self._no
+
+
+Node = Leaf | Fork
+
+
+def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[bytes]]]:
+    """Yield (leaf, keys that end there) for all keys."""
+    while type(node) is Fork:
+        match = node.match
+        if all(map(match, keys)):
+            node = node.yes
+        elif not any(map(match, keys)):
+            node = node.no
+        else:
+            yes: list[bytes] = []
+            no: list[bytes] = []
+            for key in keys:
+                (yes if match(key) else no).append(key)
+            yield from pour(node.yes, yes)
+            node, keys = node.no, no
+    assert isinstance(node, Leaf)
+    yield node, keys
+
+
+class _Compiled:
+    __slots__ = ("actions", "label", "match", "tests", "verdict")
+
+    def __init__(self, term: Term) -> None:
+        prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
+        self.tests = [_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
+        self.match = compile_prefixes(prefixes) if prefixes else None
+        self.actions = [_ACTIONS[type(a)](a) for a in term.actions]
+        self.verdict = term.verdict
+        self.label = term.label
+
+
+class Chain:
+    """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
+
+    __slots__ = ("_compiled", "end_label", "terms")
+
+    def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
+        self.terms = terms
+        self.end_label = end_label
+        self._compiled = tuple(_Compiled(term) for term in terms)
+
+    def settle(self, subject: Subject) -> Node:
+        """The decision tree for one subject; `pour` prefixes through it."""
+        return self._settle(0, subject)
+
+    def decide(self, subject: Subject, key: bytes) -> Leaf:
+        """The outcome for one prefix."""
+        for leaf, _ in pour(self.settle(subject), (key,)):
+            return leaf
+        raise AssertionError("a poured key always ends in a leaf")
+
+    def _settle(self, index: int, subject: Subject) -> Node:
+        compiled = self._compiled
+        while index < len(compiled):
+            term = compiled[index]
+            index += 1
+            if not all(test(subject) for test in term.tests):
+                continue
+            if term.match is not None:
+                return self._fork(term, term.match, index, subject)
+            subject = _act(term, subject)
+            if term.verdict is not Verdict.NEXT:
+                return Leaf(term.verdict is Verdict.ACCEPT, term.label, subject)
+        return Leaf(False, self.end_label, subject)
+
+    def _fork(self, term: _Compiled, match: Matcher, index: int, subject: Subject) -> Fork:
+        def yes() -> Node:
+            changed = _act(term, subject)
+            if term.verdict is Verdict.NEXT:
+                return self._settle(index, changed)
+            return Leaf(term.verdict is Verdict.ACCEPT, term.label, changed)
+
+        return Fork(match, yes, lambda: self._settle(index, subject))
+
+
+def _act(term: _Compiled, subject: Subject) -> Subject:
+    if not term.actions or term.verdict is Verdict.REJECT:
+        return subject
+    subject = subject.copy()
+    for action in term.actions:
+        action(subject)
+    return subject
+
+
+Test = Callable[[Subject], bool]
+Change = Callable[[Subject], None]
+
+
+def _test(condition: t.Condition) -> Test:
+    return _TESTS[type(condition)](condition)
+
+
+def _source(c: t.MatchSource) -> Test:
+    return lambda s: s.kind in c.kinds
+
+
+def _interface(c: t.MatchInterface) -> Test:
+    pattern = re.compile(".*".join(map(re.escape, c.pattern.split("*"))))
+    return lambda s: bool(s.interface) and pattern.fullmatch(s.interface) is not None
+
+
+def _as_path_prefix(c: t.MatchAsPathPrefix) -> Test:
+    octets = b"".join(asn.to_bytes(4, "big") for asn in c.asns)
+
+    def test(subject: Subject) -> bool:
+        value = subject.as_path_value()
+        flat = bytearray()
+        # Segments of AS_SEQUENCE only: an AS_SET has no order that a prefix could match.
+        while value and value[0] == 2 and len(flat) < len(octets):
+            flat += value[2 : 2 + 4 * value[1]]
+            value = value[2 + 4 * value[1] :]
+        return flat[: len(octets)] == octets
+
+    return test
+
+
+def _local_pref(c: t.MatchLocalPref) -> Test:
+    def test(subject: Subject) -> bool:
+        value = subject.local_pref
+        return c.minimum <= (DEFAULT_LOCAL_PREF if value is None else value) <= c.maximum
+
+    return test
+
+
+_TESTS: dict[type, Callable[..., Test]] = {
+    t.MatchSource: _source,
+    t.MatchInterface: _interface,
+    t.MatchCommunity: lambda c: lambda s: c.value in s.community_set(),
+    t.MatchLargeCommunity: lambda c: lambda s: c.value in s.large_set(),
+    t.MatchAsPathPrefix: _as_path_prefix,
+    t.MatchLocalPref: _local_pref,
+    t.MatchMetric: lambda c: lambda s: c.minimum <= s.metric <= c.maximum,
+    t.MatchNextHop: lambda c: lambda s: s.next_hop in c.addresses,
+}
+
+
+def _add_community(a: t.AddCommunity) -> Change:
+    def change(subject: Subject) -> None:
+        now = subject.community_set()
+        if a.value not in now:
+            subject.communities = tuple(sorted((*now, a.value)))
+
+    return change
+
+
+def _add_large(a: t.AddLargeCommunity) -> Change:
+    def change(subject: Subject) -> None:
+        now = subject.large_set()
+        if a.value not in now:
+            subject.large = tuple(sorted((*now, a.value)))
+
+    return change
+
+
+def _prepend(a: t.PrependAsPath) -> Change:
+    def change(subject: Subject) -> None:
+        subject.as_path = prepend_as_path(subject.as_path_value(), a.asns)
+
+    return change
+
+
+def _set(name: str) -> Callable[..., Change]:
+    def make(a: t.SetLocalPref | t.SetPreference) -> Change:
+        return lambda s: setattr(s, name, a.value)
+
+    return make
+
+
+def _local_pref_from_metric(a: t.LocalPrefFromMetric) -> Change:
+    def change(subject: Subject) -> None:
+        metric = subject.metric if subject.metric >= 0 else a.default
+        subject.local_pref = min(max(a.base - metric, 0), _LIMIT32)
+
+    return change
+
+
+def _metric_from_local_pref(a: t.MetricFromLocalPref) -> Change:
+    def change(subject: Subject) -> None:
+        value = subject.local_pref
+        subject.metric = max(a.base - (DEFAULT_LOCAL_PREF if value is None else value), 1)
+
+    return change
+
+
+_ACTIONS: dict[type, Callable[..., Change]] = {
+    t.AddCommunity: _add_community,
+    t.AddLargeCommunity: _add_large,
+    t.PrependAsPath: _prepend,
+    t.SetLocalPref: _set("local_pref"),
+    t.SetPreference: _set("preference"),
+    t.LocalPrefFromMetric: _local_pref_from_metric,
+    t.MetricFromLocalPref: _metric_from_local_pref,
+}

@@ -1,0 +1,75 @@
+"""The restarting side of graceful restart (RFC 4724 §4.1), as a small clockless state.
+
+After a start, routes are selected and announced as they arrive. Two things wait until the peers' tables are in again:
+our End-of-RIB, and the removal of kernel routes found at start that no one has claimed. They wait until every peer
+that *has connected* and restarts gracefully has sent its End-of-RIB and no further one has come for a quiet time; a
+peer that stays away holds nothing up beyond that; where none has come at all, and in any case, the deadline ends it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from bgpd.family import Family
+
+QUIET_TIME = 10.0
+"""Seconds without a new peer before the phase may end while some are away: twice the connect retry time, so that an
+active peer whose first dial met our closed port is not taken for absent."""
+
+
+class RestartPhase:
+    """Who is still awaited since the start."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self._awaited: set[tuple[str, Family]] = set()
+        self._expected: set[str] = set()
+        self._quiet_at = math.inf
+        self._deadline = 0.0
+
+    def begin(self, now: float, peers: set[str], longest: float) -> None:
+        """Start at `now`; `peers` are the configured ones, `longest` the seconds after which it ends regardless."""
+        self.active = bool(peers)
+        self._expected = set(peers)
+        self._quiet_at = math.inf
+        self._deadline = now + longest
+
+    def established(self, peer: str, families: frozenset[Family], now: float) -> None:
+        """A session came up; `families` are those for which the peer will send End-of-RIB."""
+        if self.active:
+            self._expected.discard(peer)
+            self._awaited |= {(peer, family) for family in families}
+            self._quiet_at = now + QUIET_TIME
+
+    def end_of_rib(self, peer: str, family: Family) -> None:
+        """A peer has sent all it has of a family."""
+        self._awaited.discard((peer, family))
+
+    def lost(self, peer: str) -> None:
+        """A session ended: its peer holds nothing up any more."""
+        self._awaited = {(name, family) for name, family in self._awaited if name != peer}
+
+    def removed(self, peer: str) -> None:
+        """A peer is configured no longer."""
+        self._expected.discard(peer)
+        self.lost(peer)
+
+    def waiting_for(self) -> list[str]:
+        """What the phase waits for, for people."""
+        return sorted(f"End-of-RIB {family} of {name}" for name, family in self._awaited)
+
+    def deadline(self) -> float | None:
+        """When to ask `over` again, if nothing happens before."""
+        if not self.active:
+            return None
+        return self._deadline if self._awaited else min(self._quiet_at, self._deadline)
+
+    def over(self, now: float) -> bool:
+        """True once, when the phase ends."""
+        if not self.active:
+            return False
+        complete = not self._awaited and (not self._expected or now >= self._quiet_at)
+        if complete or now >= self._deadline:
+            self.active = False
+            return True
+        return False

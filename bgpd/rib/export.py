@@ -1,0 +1,138 @@
+"""Outgoing attributes: what a path becomes on its way to a group of peers (RFC 4271 §5.1, §9.2, RFC 4456 §8)."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from bgpd.family import IPV4_UNICAST, Family
+from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject
+from bgpd.policy.terms import SourceKind, Term
+from bgpd.rib.path import Path
+from bgpd.rib.reflection import EBGP, REFLECTED, withheld
+from bgpd.settings import NextHopMode
+from bgpd.wire import attributes as wire
+from bgpd.wire.rules import Code
+
+_CACHE_LIMIT = 8192
+
+
+@frozen
+class GroupKey:
+    """All that changes outgoing bytes: peers of equal keys share an update group."""
+
+    family: Family
+    target: SourceKind
+    """EBGP, IBGP or IBGP_CLIENT."""
+    local_asn: int
+    chain: tuple[Term, ...]
+    next_hop_mode: NextHopMode
+    own_address: bytes
+    """Our next hop for this family; b"" if we have none."""
+    cluster_id: bytes
+    asn4: bool
+    add_path: bool
+    max_length: int
+    extended_next_hop: bool
+
+
+class Outgoing:
+    """One path as this group's members get it: attribute block (without next hop and NLRI) and next hop."""
+
+    __slots__ = ("block", "next_hop")
+
+    def __init__(self, block: bytes, next_hop: bytes) -> None:
+        self.block = block
+        self.next_hop = next_hop
+
+
+class Exporter:
+    """Runs paths through a group's rules and export chain, and keeps what came of it while it is likely to be
+    needed."""
+
+    def __init__(self, key: GroupKey) -> None:
+        self.key = key
+        self.chain = Chain(key.chain, "no export term accepts it")
+        self._nodes: dict[Path, Node] = {}
+
+    def node(self, path: Path) -> Node:
+        """The decision tree of a path for this group; pour its keys through it."""
+        node = self._nodes.get(path)
+        if node is None:
+            if len(self._nodes) >= _CACHE_LIMIT:
+                self._nodes.clear()
+            node = self._nodes[path] = self._make(path)
+        return node
+
+    def forget(self) -> None:
+        """Drop what is kept: interfaces or next hops have changed under it."""
+        self._nodes.clear()
+
+    def outgoing(self, leaf: Leaf, path: Path) -> Outgoing:
+        """The outgoing form of an accepted leaf of a path's tree."""
+        made = leaf.made
+        if made is None:
+            made = leaf.made = Outgoing(self._block(leaf.subject, path), self._next_hop(path))
+        assert isinstance(made, Outgoing)
+        return made
+
+    def _make(self, path: Path) -> Node:
+        key, attrs = self.key, path.attrs
+        subject = Subject(attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
+        reason = withheld(path.source.kind, key.target, attrs.communities) or self._no_next_hop(path)
+        if reason:
+            return Leaf(False, reason, subject)
+        if key.target is EBGP:
+            # Before the chain: its AS_PATH conditions see the path as the peer will (Calico reference §4.2).
+            subject.as_path = wire.prepend_as_path(attrs.as_path_value, (key.local_asn,))
+        return self.chain.settle(subject)
+
+    def _no_next_hop(self, path: Path) -> str:
+        hop = self._next_hop(path)
+        if not hop:
+            return f"no own {self.key.family} address on this session to be the next hop"
+        if self.key.family == IPV4_UNICAST and len(hop) != 4 and not self.key.extended_next_hop:
+            return "next hop is IPv6, and the peer does not take that for IPv4 (RFC 8950)"
+        return ""
+
+    def _next_hop(self, path: Path) -> bytes:
+        key = self.key
+        learned = path.attrs.next_hop
+        if key.next_hop_mode is NextHopMode.SELF or not learned:
+            return key.own_address
+        if not path.source.is_bgp and learned[:2] == b"\xfe\x80":
+            return key.own_address
+        if key.target is EBGP and key.next_hop_mode is not NextHopMode.KEEP:
+            return key.own_address
+        return learned
+
+    def _block(self, subject: Subject, path: Path) -> bytes:
+        attrs, changes = subject.attrs, dict[int, bytes | None]()
+        if subject.as_path is not None:
+            changes[Code.AS_PATH] = subject.as_path
+        if subject.communities is not None:
+            changes[Code.COMMUNITIES] = wire.encode_communities(subject.communities)
+        if subject.large is not None:
+            changes[Code.LARGE_COMMUNITIES] = wire.encode_large_communities(subject.large)
+        if self.key.target is EBGP:
+            self._to_external(attrs, path, changes)
+        else:
+            self._to_internal(subject, path, changes)
+        block = wire.rebuild(attrs.block, changes) if changes else attrs.block
+        return block if self.key.asn4 else wire.to_two_octet(block)
+
+    def _to_external(self, attrs: wire.PathAttributes, path: Path, changes: dict[int, bytes | None]) -> None:
+        for code in (Code.LOCAL_PREF, Code.ORIGINATOR_ID, Code.CLUSTER_LIST):
+            changes[code] = None
+        if path.source.is_bgp and attrs.med is not None:
+            # Not passed on to another AS (RFC 4271 §5.1.4); 0 as BIRD writes it (Calico reference §7.7).
+            changes[Code.MULTI_EXIT_DISC] = b"\0\0\0\0"
+
+    def _to_internal(self, subject: Subject, path: Path, changes: dict[int, bytes | None]) -> None:
+        attrs = subject.attrs
+        value = DEFAULT_LOCAL_PREF if subject.local_pref is None else subject.local_pref
+        if value != attrs.local_pref:
+            changes[Code.LOCAL_PREF] = value.to_bytes(4, "big")
+        if (path.source.kind, self.key.target) in REFLECTED:
+            if attrs.originator_id is None:
+                changes[Code.ORIGINATOR_ID] = path.source.router_id
+            changes[Code.CLUSTER_LIST] = self.key.cluster_id + b"".join(attrs.cluster_list)

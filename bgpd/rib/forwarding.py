@@ -1,0 +1,78 @@
+"""From Loc-RIB to forwarding entries: which best paths the kernel gets, and in what form (Calico reference §8.2 to
+§8.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bgpd.family import Family
+from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, pour
+from bgpd.policy.terms import SourceKind
+from bgpd.rib.decision import best, gateways, paths
+from bgpd.rib.loc_rib import LocRib
+from bgpd.rib.path import Entry, Path
+from bgpd.routes import FibRoute, RouteKind
+from bgpd.settings import FibSettings
+
+_NOT_OURS = (SourceKind.KERNEL, SourceKind.DIRECT)
+_MAX_METRIC = 0xFFFFFFFF
+
+
+class Forwarding:
+    """Works out the kernel's wanted entries for changed keys, a group of equal Loc-RIB entries at a time."""
+
+    def __init__(self, settings: FibSettings) -> None:
+        self.settings = settings
+        self._chains = {family: Chain(terms, "no kernel term accepts it") for family, terms in settings.chains}
+
+    def wanted(self, rib: LocRib, keys: Iterable[bytes]) -> dict[bytes, FibRoute | None]:
+        """The forwarding entry that each key should have; None = none of ours."""
+        groups: dict[Entry | None, list[bytes]] = {}
+        unique = list(dict.fromkeys(keys))
+        for key, entry in zip(unique, map(rib.table.get, unique), strict=True):
+            try:
+                groups[entry].append(key)
+            except KeyError:
+                groups[entry] = [key]
+        result: dict[bytes, FibRoute | None] = {}
+        for entry, group in groups.items():
+            chosen = best(entry)
+            if entry is None or chosen is None or chosen.source.kind in _NOT_OURS:
+                result.update(dict.fromkeys(group))
+                continue
+            for leaf, part in pour(self._node(rib.family, chosen), group):
+                result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
+        return result
+
+    def explain(self, family: Family, entry: Entry | None, key: bytes) -> tuple[FibRoute | None, str]:
+        """The wanted entry of one key, and why it is so."""
+        chosen = best(entry)
+        if entry is None:
+            return None, "no path"
+        if chosen is None:
+            return None, "no eligible path"
+        if chosen.source.kind in _NOT_OURS:
+            return None, f"the best path is the host's own ({chosen.label})"
+        leaf: Leaf
+        for leaf, _ in pour(self._node(family, chosen), (key,)):
+            return (self._route(entry, chosen) if leaf.accepted else None), leaf.label
+        raise AssertionError("a poured key always ends in a leaf")
+
+    def _node(self, family: Family, path: Path) -> Node:
+        subject = Subject(path.attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
+        if path.source.is_bgp:
+            subject.metric = self._metric(path)
+        return self._chains[family].settle(subject)
+
+    def _route(self, entry: Entry, chosen: Path) -> FibRoute | None:
+        if chosen.fixed is not None:
+            return chosen.fixed
+        hops = gateways(paths(entry), chosen, self.settings.multipath)
+        if not hops:
+            return None
+        return FibRoute(RouteKind.UNICAST, hops, self._metric(chosen) if chosen.source.is_bgp else 0)
+
+    def _metric(self, path: Path) -> int:
+        local_pref = path.attrs.local_pref
+        value = self.settings.metric_base - (DEFAULT_LOCAL_PREF if local_pref is None else local_pref)
+        return min(max(value, 1), _MAX_METRIC)

@@ -1,0 +1,227 @@
+"""From UPDATE to Loc-RIB: loop checks, import chain and Adj-RIB-In of one peer (RFC 4271 §9, §9.1.1; RFC 4456 §8).
+
+Checks and chain run once for an attribute set and path id; what comes out is kept until the session or the policy
+changes. Adj-RIB-In holds every route as received, so a changed import chain is run again without asking the peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+from bgpd.family import Family, format_address
+from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
+from bgpd.rib.adj_rib_in import AdjRibIn
+from bgpd.rib.loc_rib import LocRib
+from bgpd.rib.nexthop import NextHopTable
+from bgpd.rib.path import PREFERENCE, Path, Source
+from bgpd.wire import attributes as wire
+from bgpd.wire.attributes import AttributeTable, PathAttributes
+from bgpd.wire.rules import Code
+from bgpd.wire.update import ParsedUpdate
+
+_MEMO_LIMIT = 8192
+
+
+class Shared:
+    """What all sources of one Speaker share: interned attributes, next hops, tables, and the ids we send."""
+
+    __slots__ = ("_last_id", "attributes", "next_hops", "ribs")
+
+    def __init__(self, families: Iterable[Family], resolve: bool) -> None:
+        self.attributes = AttributeTable()
+        self.next_hops = NextHopTable(resolve)
+        self.ribs = {family: LocRib(family) for family in families}
+        self._last_id = 0
+
+    def send_id(self, source: Source, path_id: int) -> bytes:
+        """The path id under which we pass on a source's paths of this id (RFC 7911): never depends on attributes."""
+        known = source.send_ids.get(path_id)
+        if known is None:
+            self._last_id += 1
+            known = source.send_ids[path_id] = self._last_id.to_bytes(4, "big")
+        return known
+
+
+@frozen
+class ImportRules:
+    """What decides, beside the chains, whether a received route may be used."""
+
+    local_asn: int
+    peer_asn: int
+    external: bool
+    router_id: bytes
+    cluster_ids: frozenset[bytes]
+    allow_local_as: int
+    enforce_first_as: bool
+
+    def refuse(self, attrs: PathAttributes) -> str:
+        """Why a route with these attributes must not be used, or "". The session is not concerned."""
+        count = wire.as_path_contains(attrs.as_path_value, self.local_asn)
+        if count > self.allow_local_as:
+            return (
+                f"own AS {self.local_asn} is in AS_PATH {count} times, {self.allow_local_as} allowed (RFC 4271 §9.1.2)"
+            )
+        if self.external:
+            if self.enforce_first_as and attrs.neighbor_as != self.peer_asn:
+                return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
+            return ""
+        if attrs.originator_id == self.router_id:
+            return "ORIGINATOR_ID is our own identifier (RFC 4456 §8)"
+        for cluster in attrs.cluster_list:
+            if cluster in self.cluster_ids:
+                return f"our cluster id {format_address(cluster)} is in CLUSTER_LIST (RFC 4456 §8)"
+        return ""
+
+
+class Importer:
+    """One peer's way into the tables."""
+
+    def __init__(self, source: Source, shared: Shared) -> None:
+        self.source = source
+        self.shared = shared
+        self.rules: ImportRules | None = None
+        self.adj: dict[Family, AdjRibIn] = {}
+        self._chains: dict[Family, Chain] = {}
+        self._memo: dict[tuple[PathAttributes, int], Node] = {}
+
+    def configure(self, rules: ImportRules, chains: dict[Family, Chain]) -> None:
+        """Put rules and chains into force for what comes; `reimport` runs what is there."""
+        self.rules, self._chains = rules, chains
+        self._memo.clear()
+
+    def open(self, family: Family, add_path: bool) -> None:
+        """A session with this family is up. Routes kept under the other key form are dropped."""
+        adj = self.adj.get(family)
+        if adj is None:
+            self.adj[family] = AdjRibIn(self.source, family, add_path)
+        elif adj.add_path != add_path:
+            self.drop(family)
+            adj.add_path = add_path
+        self._memo.clear()
+
+    def apply(self, update: ParsedUpdate) -> None:
+        """Put one UPDATE's routes into the tables."""
+        for family, entries in update.unreach:
+            self._withdraw(self.adj[family], entries)
+        for family, attrs, entries in update.reach:
+            adj = self.adj[family]
+            if not adj.add_path:
+                self._announce(adj, attrs, 0, entries, entries)
+                continue
+            for path_id, part in _by_id(entries):
+                self._announce(adj, attrs, int.from_bytes(path_id, "big"), part, [e[4:] for e in part])
+
+    def _announce(
+        self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, entries: list[bytes], keys: list[bytes]
+    ) -> None:
+        node = self._memo.get((attrs, path_id))
+        if node is None:
+            if len(self._memo) >= _MEMO_LIMIT:
+                self._memo.clear()
+            node = self._memo[attrs, path_id] = self._settle(adj.family, attrs)
+        rib = self.shared.ribs[adj.family]
+        if type(node) is Leaf:
+            rib.announce(adj, entries, keys, self._path(adj.family, node, attrs, path_id))
+            return
+        for leaf, part in pour(node, keys):
+            path = self._path(adj.family, leaf, attrs, path_id)
+            # Entry and key differ by the path id in front alone.
+            prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
+            rib.announce(adj, [prefix + key for key in part] if prefix else list(part), list(part), path)
+
+    def _settle(self, family: Family, attrs: PathAttributes) -> Node:
+        assert self.rules is not None
+        subject = Subject(attrs, self.source.kind, preference=PREFERENCE[self.source.kind])
+        subject.interface = self.shared.next_hops.get(attrs.next_hop).interface
+        refused = self.rules.refuse(attrs)
+        return Leaf(False, refused, subject) if refused else self._chains[family].settle(subject)
+
+    def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
+        epoch = self.source.epochs.get(family, 0)
+        path = leaf.made
+        if isinstance(path, Path) and path.epoch == epoch:
+            return path
+        subject = leaf.subject
+        attrs = effective(self.shared.attributes, subject)
+        path = Path(
+            self.source,
+            path_id,
+            epoch,
+            received,
+            attrs,
+            self.shared.next_hops.get(attrs.next_hop),
+            self.shared.send_id(self.source, path_id),
+            subject.preference,
+            "" if leaf.accepted else leaf.label,
+            leaf.label,
+        )
+        leaf.made = path
+        return path
+
+    def _withdraw(self, adj: AdjRibIn, entries: list[bytes]) -> None:
+        rib = self.shared.ribs[adj.family]
+        if not adj.add_path:
+            rib.withdraw(adj, entries, entries, 0)
+            return
+        for path_id, part in _by_id(entries):
+            rib.withdraw(adj, part, [e[4:] for e in part], int.from_bytes(path_id, "big"))
+
+    def drop(self, family: Family) -> int:
+        """Forget all routes of a family: its session ended, or it is not offered any more. Returns how many."""
+        return self._drop(family, stale_only=False)
+
+    def sweep(self, family: Family) -> int:
+        """Forget what was not repeated since the epoch began (RFC 4724 §4.2, RFC 7313 §4). Returns how many."""
+        return self._drop(family, stale_only=True)
+
+    def _drop(self, family: Family, stale_only: bool) -> int:
+        adj = self.adj.get(family)
+        if adj is None:
+            return 0
+        count = 0
+        for path, entries in list(adj.by_path(stale_only=stale_only)):
+            rib = self.shared.ribs[family]
+            count += rib.withdraw(adj, entries, adj.keys_of(entries), path.path_id)
+        return count
+
+    def begin_epoch(self, family: Family) -> None:
+        """What is there becomes stale, and is used on until `sweep`."""
+        self.source.epochs[family] = self.source.epochs.get(family, 0) + 1
+
+    def reimport(self, family: Family) -> None:
+        """Run all routes of a family through rules and chain again, after `configure`. Stale routes stay stale."""
+        adj = self.adj.get(family)
+        if adj is None:
+            return
+        epoch = self.source.epochs.get(family, 0)
+        for path, entries in list(adj.by_path()):
+            if path.epoch == epoch:
+                self._announce(adj, path.received, path.path_id, entries, adj.keys_of(entries))
+
+
+def effective(table: AttributeTable, subject: Subject) -> PathAttributes:
+    """The attributes in force after a chain changed a subject; the very same object where it changed none."""
+    attrs, changes = subject.attrs, dict[int, bytes | None]()
+    if subject.local_pref is not None and subject.local_pref != attrs.local_pref:
+        changes[Code.LOCAL_PREF] = subject.local_pref.to_bytes(4, "big")
+    if subject.as_path is not None:
+        changes[Code.AS_PATH] = subject.as_path
+    if subject.communities is not None:
+        changes[Code.COMMUNITIES] = wire.encode_communities(subject.communities)
+    if subject.large is not None:
+        changes[Code.LARGE_COMMUNITIES] = wire.encode_large_communities(subject.large)
+    if not changes:
+        return attrs
+    return table.intern(attrs.family, wire.rebuild(attrs.block, changes), attrs.next_hop)
+
+
+def _by_id(entries: Sequence[bytes]) -> Iterable[tuple[bytes, list[bytes]]]:
+    ids = {entry[:4] for entry in entries}
+    if len(ids) == 1:
+        return [(ids.pop(), list(entries))]
+    groups: dict[bytes, list[bytes]] = {}
+    for entry in entries:
+        groups.setdefault(entry[:4], []).append(entry)
+    return groups.items()

@@ -1,0 +1,169 @@
+"""Loc-RIB of one family (RFC 4271 §3.2, §9.1): every usable path of every prefix, the best one first.
+
+Three doors: `announce`, `withdraw` (a source's word), and `reselect` (a next hop's answer changed). Each works on
+groups of keys that have the same entry before, so the decision is taken once for a group, and each records what
+consumers need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bgpd.family import Family
+from bgpd.rib.adj_rib_in import AdjRibIn
+from bgpd.rib.decision import best, order, paths
+from bgpd.rib.path import Entry, Path
+
+Change = tuple[Path | None, Path | None, Path | None, Path | None]
+"""(old path, new path, old best, new best): the first two are of one source and path id; None = absent."""
+
+
+class LocRib:
+    """All accepted paths of one family.
+
+    `changes` maps a Change to the keys it happened to; `take_changes` empties it. A key may occur under several
+    changes, or twice under one, when it changed more than once since: the table then has its present state, and all
+    the old paths under which it occurs are what a consumer may still hold.
+    """
+
+    __slots__ = ("changes", "family", "table")
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.table: dict[bytes, Entry] = {}
+        self.changes: dict[Change, list[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take_changes(self) -> dict[Change, list[bytes]]:
+        """What changed since the last call."""
+        changes = self.changes
+        self.changes = {}
+        return changes
+
+    def announce(self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path: Path) -> None:
+        """A source says that `keys` have `path`. `entries` are the same keys as Adj-RIB-In has them (with path ids).
+
+        A rejected path is kept in Adj-RIB-In alone, and takes the source's older path of the same id out of the table.
+        """
+        if path.rejected:
+            self.withdraw(adj, entries, keys, path.path_id, forget=False)
+            adj.routes.update(dict.fromkeys(entries, path))
+            return
+        adj.routes.update(dict.fromkeys(entries, path))
+        self.put(keys, path)
+
+    def put(self, keys: list[bytes], path: Path) -> None:
+        """Put a path into the table, in place of the one of the same source and path id."""
+        table = self.table
+        if not any(map(table.__contains__, keys)):
+            new = dict.fromkeys(keys, path)
+            table.update(new)
+            chosen = path if path.next_hop.reachable else None
+            self._record((None, path, None, chosen), keys if len(new) == len(keys) else list(new))
+            return
+        for entry, group in self._group(keys):
+            old, after = _replace(entry, path)
+            table.update(dict.fromkeys(group, after))
+            if old is not None and old.same(path):
+                continue
+            self._record((old, path, best(entry), best(after)), group)
+
+    def withdraw(
+        self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path_id: int, forget: bool = True
+    ) -> int:
+        """A source has no longer anything for `keys`. Returns how many it had."""
+        routes = adj.routes
+        if forget:
+            had = sum(routes.pop(entry, None) is not None for entry in entries)
+        else:
+            had = len(entries)
+        if had:
+            self.drop(keys, adj.source, path_id)
+        return had
+
+    def drop(self, keys: Sequence[bytes], source: object, path_id: int) -> None:
+        """Take a source's path out of the table."""
+        table = self.table
+        for entry, group in self._group(keys):
+            if entry is None:
+                continue
+            old, after = _without(entry, source, path_id)
+            if old is None:
+                continue
+            if after is None:
+                for key in group:
+                    table.pop(key, None)  # a peer may name a prefix twice in one message
+            else:
+                table.update(dict.fromkeys(group, after))
+            self._record((old, None, best(entry), best(after)), group)
+
+    def best_groups(self, wanted: Iterable[object]) -> list[tuple[Path | None, Entry, list[bytes]]]:
+        """Keys with a path whose next hop is among `wanted`, grouped by entry, with the best path as of now.
+
+        To be called before next hops change, and its result given to `reselect` after.
+        """
+        hops = set(map(id, wanted))
+        touched: dict[Entry, bool] = {}
+        groups: dict[Entry, list[bytes]] = {}
+        for key, entry in self.table.items():
+            hit = touched.get(entry)
+            if hit is None:
+                hit = touched[entry] = any(id(p.next_hop) in hops for p in paths(entry))
+            if hit:
+                groups.setdefault(entry, []).append(key)
+        return [(best(entry), entry, keys) for entry, keys in groups.items()]
+
+    def reselect(self, groups: list[tuple[Path | None, Entry, list[bytes]]]) -> None:
+        """Decide again for groups from `best_groups`, after next hops have changed."""
+        for old_best, entry, keys in groups:
+            after = order(paths(entry))
+            assert after is not None
+            self.table.update(dict.fromkeys(keys, after))
+            for path in paths(after):
+                # Eligibility may have changed for any of them; consumers of paths look again.
+                self._record((path, path, old_best, best(after)), keys)
+
+    def _group(self, keys: Sequence[bytes]) -> Iterable[tuple[Entry | None, list[bytes]]]:
+        groups: dict[Entry | None, list[bytes]] = {}
+        for key, entry in zip(keys, map(self.table.get, keys), strict=True):
+            try:
+                groups[entry].append(key)
+            except KeyError:
+                groups[entry] = [key]
+        return groups.items()
+
+    def _record(self, change: Change, keys: list[bytes]) -> None:
+        known = self.changes.get(change)
+        if known is None:
+            self.changes[change] = keys.copy()
+        else:
+            known.extend(keys)
+
+
+def _replace(entry: Entry | None, path: Path) -> tuple[Path | None, Entry]:
+    """(the path of the same source and id that was there, the entry with `path` in its place)."""
+    old: Path | None = None
+    rest: list[Path] = []
+    for other in paths(entry):
+        if other.source is path.source and other.path_id == path.path_id:
+            old = other
+        else:
+            rest.append(other)
+    if not rest:
+        return old, path
+    after = order([*rest, path])
+    assert after is not None
+    return old, after
+
+
+def _without(entry: Entry, source: object, path_id: int) -> tuple[Path | None, Entry | None]:
+    old: Path | None = None
+    rest: list[Path] = []
+    for other in paths(entry):
+        if other.source is source and other.path_id == path_id:
+            old = other
+        else:
+            rest.append(other)
+    return old, order(rest)

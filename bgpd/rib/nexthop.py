@@ -1,0 +1,171 @@
+"""Next-hop resolution (RFC 4271 §9.1.2.1).
+
+A BGP next hop resolves through the host's own routes only (kernel, direct, static), never through a route learned by
+BGP, so a default route from a ToR cannot swallow the way to the other nodes. An unresolved path is ineligible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, format_address
+from bgpd.policy.prefixes import truncate
+from bgpd.policy.terms import SourceKind
+from bgpd.routes import Hop, LocalRoute
+
+
+class NextHop:
+    """What one next-hop address resolves to now. One object an address; replaced in place when the answer changes."""
+
+    __slots__ = ("address", "cost", "hops", "interface", "reachable", "reason")
+
+    def __init__(self, address: bytes) -> None:
+        self.address = address
+        self.reachable = False
+        self.hops: tuple[Hop, ...] = ()
+        self.cost = 1
+        self.interface = ""
+        self.reason = "not looked up yet"
+
+    def answer(self) -> tuple[bool, tuple[Hop, ...], int, str]:
+        """All that a consumer acts on, for comparison."""
+        return self.reachable, self.hops, self.cost, self.interface
+
+    def __repr__(self) -> str:
+        return f"NextHop({format_address(self.address)}, {self.reason})"
+
+
+def always(address: bytes = b"", reason: str = "local") -> NextHop:
+    """A next hop that needs no look-up: local routes, and speakers without a kernel."""
+    hop = NextHop(address)
+    hop.reachable, hop.cost, hop.reason = True, 0, reason
+    return hop
+
+
+class NextHopTable:
+    """Resolves next hops against the host's routes, and tells which answers a change of those routes alters."""
+
+    def __init__(self, resolve: bool = True) -> None:
+        self.resolve = resolve
+        self._hops: dict[bytes, NextHop] = {}
+        self._routes: dict[Family, dict[int, dict[bytes, dict[SourceKind, LocalRoute]]]] = {
+            IPV4_UNICAST: {},
+            IPV6_UNICAST: {},
+        }
+        self._lengths: dict[Family, tuple[int, ...]] = {IPV4_UNICAST: (), IPV6_UNICAST: ()}
+        self._own: frozenset[bytes] = frozenset()
+
+    def get(self, address: bytes) -> NextHop:
+        """The NextHop of an address (4, 16 or 32 octets: global and link-local)."""
+        hop = self._hops.get(address)
+        if hop is None:
+            hop = self._hops[address] = NextHop(address)
+            self._look_up(hop)
+        return hop
+
+    def __len__(self) -> int:
+        return len(self._hops)
+
+    def forget(self, used: Iterable[NextHop]) -> None:
+        """Drop all next hops but those in use."""
+        self._hops = {hop.address: hop for hop in used if hop.address in self._hops}
+
+    def set_own(self, addresses: frozenset[bytes]) -> list[NextHop]:
+        """The host's own addresses, which are no usable next hops. Returns next hops whose answer may change."""
+        changed = self._own ^ addresses
+        self._own = addresses
+        return [hop for hop in self._hops.values() if hop.address[:16] in changed]
+
+    def set_route(self, family: Family, key: bytes, kind: SourceKind, route: LocalRoute | None) -> list[NextHop]:
+        """Apply one change of the host's routes. Returns next hops whose answer may change; `refresh` them."""
+        by_length = self._routes[family].setdefault(key[0], {})
+        routes = by_length.setdefault(key, {})
+        if route is None:
+            routes.pop(kind, None)
+        else:
+            routes[kind] = route
+        if not routes:
+            del by_length[key]
+        self._lengths[family] = tuple(
+            sorted((length for length, nets in self._routes[family].items() if nets), reverse=True)
+        )
+        return self._covered(family, key)
+
+    def _covered(self, family: Family, key: bytes) -> list[NextHop]:
+        if not self.resolve:
+            return []
+        length, octets = key[0], family.octets
+        if length == family.bits:
+            hops = [self._hops.get(key[1:])]
+            return [hop for hop in hops if hop is not None]
+        return [
+            hop
+            for hop in self._hops.values()
+            if len(hop.address) >= octets
+            and (octets == 4) == (len(hop.address) == 4)
+            and truncate(bytes((family.bits,)) + hop.address[:16], length) == key
+        ]
+
+    def look_up(self, address: bytes) -> NextHop:
+        """What the address would resolve to now, without changing anything: compare with `get(address).answer()`."""
+        hop = NextHop(address)
+        self._look_up(hop)
+        return hop
+
+    def refresh(self, hop: NextHop, new: NextHop) -> None:
+        """Put a new answer into force."""
+        hop.reachable, hop.hops, hop.cost = new.reachable, new.hops, new.cost
+        hop.interface, hop.reason = new.interface, new.reason
+
+    def _look_up(self, hop: NextHop) -> None:
+        address = hop.address
+        if not self.resolve:
+            hop.reachable, hop.cost, hop.reason = True, 0, "not resolved: this speaker has no kernel role"
+            return
+        reason = unusable(address)
+        if reason or address[:16] in self._own:
+            hop.reason = reason or "next hop is an address of this host"
+            return
+        family = IPV4_UNICAST if len(address) == 4 else IPV6_UNICAST
+        route = self._longest(family, address[: family.octets])
+        if route is None:
+            hop.reason = "no local route covers it"
+        elif not route.reachable or not route.hops:
+            hop.reason = f"covered by an unreachable or blackhole route ({route.label})"
+        else:
+            self._take(hop, route, address[: family.octets])
+
+    def _take(self, hop: NextHop, route: LocalRoute, address: bytes) -> None:
+        hop.reachable = True
+        hop.cost = 0 if any(not h.gateway for h in route.hops) else 1
+        hop.hops = tuple(h if h.gateway else Hop(address, h.interface, h.onlink) for h in route.hops)
+        hop.interface = route.interface
+        hop.reason = f"via {route.label}"
+
+    def _longest(self, family: Family, address: bytes) -> LocalRoute | None:
+        full = bytes((family.bits,)) + address
+        for length in self._lengths[family]:
+            routes = self._routes[family][length].get(truncate(full, length))
+            if routes:
+                # Direct before static before kernel: the order of preference.
+                for kind in (SourceKind.DIRECT, SourceKind.STATIC, SourceKind.KERNEL):
+                    if kind in routes:
+                        return routes[kind]
+        return None
+
+
+def unusable(address: bytes) -> str:
+    """Why an address can never be a next hop (RFC 4271 §5.1.3, §6.3), or ""."""
+    if len(address) == 4:
+        if not any(address):
+            return "next hop 0.0.0.0"
+        if address[0] == 127:
+            return "next hop is a loopback address"
+        if address[0] >= 224:
+            return "next hop is a multicast or reserved address"
+        return ""
+    if len(address) < 16:
+        return "no next hop"
+    if not any(address[:15]) and address[15] <= 1:
+        return "next hop is :: or ::1"
+    return "next hop is a multicast address" if address[0] == 0xFF else ""

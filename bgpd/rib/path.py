@@ -1,0 +1,130 @@
+"""Sources and paths: who said a route, and what was said."""
+
+from __future__ import annotations
+
+from bgpd.family import Family
+from bgpd.policy.terms import SourceKind
+from bgpd.rib.nexthop import NextHop
+from bgpd.routes import FibRoute
+from bgpd.wire.attributes import PathAttributes
+
+PREFERENCE = {
+    SourceKind.DIRECT: 240,
+    SourceKind.STATIC: 200,
+    SourceKind.EBGP: 100,
+    SourceKind.IBGP: 100,
+    SourceKind.IBGP_CLIENT: 100,
+    SourceKind.KERNEL: 10,
+}
+"""Step 0 of the decision process (Calico reference §8.1)."""
+
+
+class Source:
+    """Where paths come from: a configured peer, or one of the local kinds. Outlives sessions (RFC 4724).
+
+    A lost session or the start of a refresh raises `epoch` of a family: paths of an older epoch are stale.
+    """
+
+    __slots__ = ("address", "epochs", "kind", "name", "peer_asn", "router_id", "send_ids")
+
+    def __init__(self, name: str, kind: SourceKind, address: bytes = b"", peer_asn: int = 0) -> None:
+        self.name = name
+        self.kind = kind
+        self.address = address
+        self.peer_asn = peer_asn
+        self.router_id = b"\0\0\0\0"
+        self.epochs: dict[Family, int] = {}
+        self.send_ids: dict[int, bytes] = {}
+
+    @property
+    def is_bgp(self) -> bool:
+        """Learned from a BGP peer."""
+        return self.kind in (SourceKind.EBGP, SourceKind.IBGP, SourceKind.IBGP_CLIENT)
+
+    def __repr__(self) -> str:
+        return f"Source({self.name}, {self.kind.value})"
+
+
+class Path:
+    """One route as learned from one source, with the outcome of import. Shared by all its prefixes; compared by
+    identity.
+
+    `received` are the attributes as the peer sent them, `attrs` those in force after import. `rejected` is "" or the
+    reason why the path is kept in Adj-RIB-In only. `label` names the import term that decided. `metric` -1 = none.
+    `fixed` is the forwarding entry of a local static route; None for all others.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "attrs",
+        "epoch",
+        "fixed",
+        "head",
+        "interface",
+        "label",
+        "metric",
+        "next_hop",
+        "path_id",
+        "preference",
+        "received",
+        "rejected",
+        "send_id",
+        "source",
+    )
+
+    def __init__(
+        self,
+        source: Source,
+        path_id: int,
+        epoch: int,
+        received: PathAttributes,
+        attrs: PathAttributes,
+        next_hop: NextHop,
+        send_id: bytes,
+        preference: int,
+        rejected: str = "",
+        label: str = "",
+        metric: int = -1,
+        interface: str = "",
+        fixed: FibRoute | None = None,
+    ) -> None:
+        self.source = source
+        self.path_id = path_id
+        self.epoch = epoch
+        self.received = received
+        self.attrs = attrs
+        self.next_hop = next_hop
+        self.send_id = send_id
+        self.preference = preference
+        self.rejected = rejected
+        self.label = label
+        self.metric = metric
+        self.interface = interface
+        self.fixed = fixed
+        self.head: tuple[int, ...] | None = None
+
+    def same(self, other: Path) -> bool:
+        """True where nothing that anyone downstream could see differs: a repeated announcement."""
+        return (
+            self.attrs is other.attrs
+            and self.source is other.source
+            and self.path_id == other.path_id
+            and self.next_hop is other.next_hop
+            and self.preference == other.preference
+            and self.metric == other.metric
+            and self.interface == other.interface
+            and self.fixed == other.fixed
+            and self.rejected == other.rejected
+        )
+
+    @property
+    def outgoing_interface(self) -> str:
+        """Name of the interface that packets leave by, "" if none or not known."""
+        return self.interface or self.next_hop.interface
+
+    def __repr__(self) -> str:
+        return f"Path({self.source.name}, id {self.path_id}, epoch {self.epoch})"
+
+
+Entry = Path | tuple[Path, ...]
+"""What the Loc-RIB holds for a key: one path, or several with the best first."""

@@ -1,0 +1,41 @@
+"""Who may be told what (RFC 4271 §9.2, RFC 4456 §6): a table of source kind x target kind, looked at from both
+sides."""
+
+from __future__ import annotations
+
+from bgpd.policy.terms import SourceKind
+
+EBGP, IBGP, CLIENT = SourceKind.EBGP, SourceKind.IBGP, SourceKind.IBGP_CLIENT
+LOCAL = (SourceKind.STATIC, SourceKind.KERNEL, SourceKind.DIRECT)
+
+_DENIED: dict[tuple[SourceKind, SourceKind], str] = {
+    (IBGP, IBGP): "learned from a non-client over iBGP: not passed to another non-client (RFC 4456 §6)",
+}
+"""(kind of source, kind of target) that must not pass. All other pairs may."""
+
+REFLECTED = frozenset({(CLIENT, CLIENT), (CLIENT, IBGP), (IBGP, CLIENT)})
+"""Pairs in which we act as reflector: ORIGINATOR_ID and CLUSTER_LIST are due (RFC 4456 §8)."""
+
+NO_EXPORT = 0xFFFFFF01
+NO_ADVERTISE = 0xFFFFFF02
+NO_EXPORT_SUBCONFED = 0xFFFFFF03
+_WELL_KNOWN_FLOOR = 0xFFFF0000
+
+
+def withheld(source: SourceKind, target: SourceKind, communities: tuple[int, ...]) -> str:
+    """Why a path of this source must not go to this kind of peer, or "".
+
+    Well-known communities bind routes learned by BGP only (RFC 1997; Calico reference §4.5).
+    """
+    denied = _DENIED.get((source, target))
+    if denied:
+        return denied
+    if communities and source not in LOCAL and max(communities) >= _WELL_KNOWN_FLOOR:
+        if NO_ADVERTISE in communities:
+            return "community NO_ADVERTISE"
+        if target is EBGP:
+            if NO_EXPORT in communities:
+                return "community NO_EXPORT"
+            if NO_EXPORT_SUBCONFED in communities:
+                return "community NO_EXPORT_SUBCONFED"
+    return ""

@@ -1,0 +1,323 @@
+"""Listening sockets: who may connect, with which TCP-MD5 key and TTL, and what happens when descriptors run out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from time import monotonic
+
+from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.shell import sockopt
+from bgpd.shell.connector import user_timeout
+from bgpd.shell.logs import RateLimit
+
+__all__ = ["BACKLOG", "ListenError", "Listener", "PeerIndex"]
+
+BACKLOG = 4096
+"""The kernel bounds it by net.core.somaxconn. asyncio's 100 loses a storm of 500 clients."""
+ACCEPT_BATCH = 128
+"""Connections accepted in one turn of the loop, so that a flood leaves room for the sessions."""
+PAUSE_TIME = 0.25
+"""Seconds without accepting after descriptors or memory ran out."""
+RETRY_TIME = 5.0
+"""Seconds between attempts to open a listener that could not be opened at run time."""
+
+_log = logging.getLogger("bgpd.listener")
+
+
+class ListenError(Exception):
+    """A listening socket could not be opened; one sentence with the way out."""
+
+
+class PeerIndex:
+    """Peers by the address that a connection comes from: configured ones first, then the longest dynamic CIDR."""
+
+    def __init__(self, settings: SpeakerSettings) -> None:
+        self._peers: dict[str, PeerSettings] = {}
+        for peer in settings.peers:
+            self._peers.setdefault(sockopt.canonical(peer.address), peer)
+        networks: list[tuple[IPv4Network | IPv6Network, PeerSettings]]
+        networks = [(ip_network(cidr, strict=False), template) for cidr, template in settings.dynamic]
+        self._dynamic = sorted(networks, key=lambda entry: -entry[0].prefixlen)
+
+    def find(self, remote: str) -> PeerSettings | None:
+        """The peer, or the template of its dynamic range; a link-local address also without its zone."""
+        plain = remote.partition("%")[0]
+        peer = self._peers.get(remote) or self._peers.get(plain)
+        if peer is not None or not self._dynamic:
+            return peer
+        address = ip_address(plain)
+        return next((template for network, template in self._dynamic if address in network), None)
+
+    def keys(self, version: int) -> dict[str, str]:
+        """TCP-MD5 keys by address or CIDR."""
+        keys = {str(network): template.password for network, template in self._dynamic}
+        keys |= {address: peer.password for address, peer in self._peers.items()}
+        wanted = version == 6
+        return {name: key for name, key in keys.items() if key and (":" in name) is wanted}
+
+    def min_ttl(self, version: int) -> tuple[int, bool]:
+        """The TTL below which no peer may be, 0 if some may have any; and whether some use GTSM at all."""
+        wanted = version == 6
+        named: Iterable[tuple[str, PeerSettings]] = (
+            *self._peers.items(),
+            *((str(network), template) for network, template in self._dynamic),
+        )
+        hops = [peer.ttl_security_hops for name, peer in named if (":" in name) is wanted]
+        limits = [256 - hop for hop in hops if hop is not None]
+        return (min(limits) if limits and len(limits) == len(hops) else 0), bool(limits)
+
+
+class _Socket:
+    """One listening socket and the keys that are set on it."""
+
+    __slots__ = ("address", "keys", "listening", "port", "sock", "version")
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address = address
+        self.port = port
+        self.version = 6 if ":" in address else 4
+        self.keys: dict[str, str] = {}
+        self.listening = False
+        self.sock = socket.socket(
+            socket.AF_INET6 if self.version == 6 else socket.AF_INET,
+            socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
+        )
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.version == 6:
+                self.sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sockopt.set_traffic_class(self.sock)
+            # A GTSM peer drops a SYN-ACK with a smaller one; the others do not mind. Each accepted socket gets its
+            # peer's own TTL.
+            sockopt.set_ttl(self.sock, 255)
+            self.sock.bind(sockopt.socket_address(address, port))
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def apply(self, index: PeerIndex) -> None:
+        """Set the keys and the TTL rule that are new, remove what is gone; failures are logged, one line each."""
+        wanted = index.keys(self.version)
+        for name in [name for name in self.keys if name not in wanted]:
+            self._key(name, None)
+        for name, key in wanted.items():
+            if self.keys.get(name) != key:
+                self._key(name, key)
+        least, secured = index.min_ttl(self.version)
+        try:
+            sockopt.set_min_ttl(self.sock, least)
+            sockopt.save_syn(self.sock, secured)
+        except OSError as error:
+            _log.error("listener %s: %s", self, sockopt.reason(error))
+
+    def _key(self, name: str, key: str | None) -> None:
+        try:
+            sockopt.set_md5(self.sock, name, key)
+        except sockopt.SocketOptionError as error:
+            _log.error("listener %s: %s", self, error)
+            return
+        if key is None:
+            del self.keys[name]
+        else:
+            self.keys[name] = key
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.version == 6 else f"{self.address}:{self.port}"
+
+
+class Listener:
+    """All listening sockets of a speaker. `bind` and `listen` at start, `apply` whenever the settings change."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._knows: Callable[[str], bool]
+        self._accepted: Callable[[socket.socket, str], None]
+        self._sockets: dict[tuple[str, int], _Socket] = {}
+        self._wanted: tuple[tuple[str, int], ...] = ()
+        self._index = PeerIndex(SpeakerSettings(asn=0, router_id="0.0.0.0"))
+        self._running = False
+        self._complained: set[tuple[str, int]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._unknown_limit = RateLimit(5, 0.2)
+        self._fault_limit = RateLimit(1, 0.1)
+        self.refused_unknown = 0
+        """Connections from addresses that are no peer's."""
+        self.refused_ttl = 0
+        """Connections whose SYN had come too far for GTSM."""
+        self.pauses = 0
+        """How often accepting stopped for want of descriptors or memory."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """What is listened on, "ADDR:PORT"; with the port that the kernel chose where 0 was asked for."""
+        found = []
+        for entry in self._sockets.values():
+            port = entry.sock.getsockname()[1]
+            found.append(f"[{entry.address}]:{port}" if entry.version == 6 else f"{entry.address}:{port}")
+        return found
+
+    def bind(self, settings: SpeakerSettings) -> None:
+        """Reserve the addresses and set the keys; nothing is accepted yet. Raises ListenError.
+
+        An address that is not on the host yet (IPv6 needs a second after a link comes up) is tried again later, and
+        so is a family that the host lacks.
+        """
+        self._index = PeerIndex(settings)
+        self._wanted = settings.listen
+        for address, port in self._wanted:
+            try:
+                self._open(address, port)
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise ListenError(_sentence(address, port, error)) from None
+                self._try_later(address, port, error)
+
+    def listen(self, knows: Callable[[str], bool], accepted: Callable[[socket.socket, str], None]) -> None:
+        """Let peers connect. Raises ListenError.
+
+        `knows(remote)`: may this address connect; `accepted(socket, remote)`: it has.
+        """
+        self._knows, self._accepted = knows, accepted
+        self._running = True
+        for entry in self._sockets.values():
+            try:
+                self._start(entry)
+            except OSError as error:
+                raise ListenError(_sentence(entry.address, entry.port, error)) from None
+
+    def apply(self, settings: SpeakerSettings) -> None:
+        """Follow changed settings: listeners come and go, keys change; no existing connection notices."""
+        self._index = PeerIndex(settings)
+        self._wanted = settings.listen
+        for where in [where for where in self._sockets if where not in self._wanted]:
+            self._shut(self._sockets.pop(where))
+        for entry in self._sockets.values():
+            entry.apply(self._index)
+        self._open_missing()
+
+    def close(self) -> None:
+        """Close every listening socket."""
+        self._running = False
+        if self._retry is not None:
+            self._retry.cancel()
+        for entry in self._sockets.values():
+            self._shut(entry)
+        self._sockets.clear()
+
+    def peer(self, remote: str) -> PeerSettings | None:
+        """The settings by which a connection from `remote` is treated."""
+        return self._index.find(remote)
+
+    def _open(self, address: str, port: int) -> _Socket:
+        entry = _Socket(address, port)
+        entry.apply(self._index)
+        self._sockets[address, port] = entry
+        self._complained.discard((address, port))
+        return entry
+
+    def _start(self, entry: _Socket) -> None:
+        entry.sock.listen(BACKLOG)
+        entry.listening = True
+        self._loop.add_reader(entry.sock, self._readable, entry)
+
+    def _shut(self, entry: _Socket) -> None:
+        if entry.listening:
+            # What is in the backlog is connected from the peer's view: take it rather than reset it.
+            self._readable(entry)
+            self._loop.remove_reader(entry.sock)
+            entry.listening = False
+        entry.sock.close()
+
+    def _open_missing(self) -> None:
+        self._retry = None
+        for address, port in self._wanted:
+            if (address, port) in self._sockets:
+                continue
+            try:
+                entry = self._open(address, port)
+                if self._running:
+                    self._start(entry)
+            except OSError as error:
+                if (failed := self._sockets.pop((address, port), None)) is not None:
+                    failed.sock.close()
+                self._try_later(address, port, error)
+
+    def _try_later(self, address: str, port: int, error: OSError) -> None:
+        if (address, port) not in self._complained:
+            self._complained.add((address, port))
+            _log.warning("%s; trying again every %g s", _sentence(address, port, error), RETRY_TIME)
+        if self._retry is None:
+            self._retry = self._loop.call_later(RETRY_TIME, self._open_missing)
+
+    def _readable(self, entry: _Socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                sock, name = entry.sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._pause(entry, error)
+                return
+            try:
+                self._admit(sock, sockopt.text_address(name))
+            except OSError as error:
+                # Typically ENOTCONN or ECONNRESET: the peer is gone already.
+                _log.debug("listener %s: %s", entry, sockopt.reason(error))
+                sock.close()
+
+    def _admit(self, sock: socket.socket, remote: str) -> None:
+        if not self._knows(remote):
+            self.refused_unknown += 1
+            sock.close()
+            if self._unknown_limit.allow(monotonic()):
+                _log.warning("connection from %s refused: no such peer%s", remote, self._unknown_limit.reset())
+            return
+        peer = self._index.find(remote)
+        sock.setblocking(False)
+        if peer is not None:
+            hops = peer.ttl_security_hops
+            sockopt.session_options(sock, hops, peer.ttl, user_timeout(peer))
+            # The minimum holds from here on; what opened the connection came before it.
+            ttl = sockopt.saved_syn_ttl(sock) if hops is not None else None
+            if hops is not None and ttl is not None and ttl < 256 - hops:
+                self._refuse_ttl(sock, remote, ttl, 256 - hops)
+                return
+        self._accepted(sock, remote)
+
+    def _refuse_ttl(self, sock: socket.socket, remote: str, ttl: int, least: int) -> None:
+        self.refused_ttl += 1
+        sock.close()
+        if self._unknown_limit.allow(monotonic()):
+            suffix = self._unknown_limit.reset()
+            _log.warning("connection from %s refused: its TTL is %d, not %d or more%s", remote, ttl, least, suffix)
+
+    def _pause(self, entry: _Socket, error: OSError) -> None:
+        """Descriptors or memory ran out: leave the rest in the backlog, instead of being woken for it forever."""
+        self.pauses += 1
+        if self._fault_limit.allow(monotonic()):
+            hint = "; raise the limit of open files" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            _log.error("listener %s pauses: %s%s%s", entry, sockopt.reason(error), hint, self._fault_limit.reset())
+        self._loop.remove_reader(entry.sock)
+        self._loop.call_later(PAUSE_TIME, self._resume, entry)
+
+    def _resume(self, entry: _Socket) -> None:
+        if entry.listening and self._sockets.get((entry.address, entry.port)) is entry:
+            self._loop.add_reader(entry.sock, self._readable, entry)
+
+
+def _sentence(address: str, port: int, error: OSError) -> str:
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    way_out = {
+        errno.EADDRINUSE: "another program listens there; stop it, or give another --listen ADDR:PORT",
+        errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; run as root or grant it, or give another port",
+        errno.EADDRNOTAVAIL: "the address is not on this host",
+        errno.EAFNOSUPPORT: "this host has no such address family",
+    }.get(error.errno or 0, sockopt.reason(error))
+    return f"cannot listen on {where}: {way_out}"

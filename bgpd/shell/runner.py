@@ -1,0 +1,431 @@
+"""One loop, one timer: inputs of the world go to the Speaker, its effects go to the world.
+
+What is read in one turn of the loop is flushed at its end, so that a burst from many peers costs one selection and one
+encoding (design §5, rule 7). Nothing here awaits on that way: received octets, accepted connections and kernel events
+call the Speaker directly, and `_turn` runs once after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from math import inf
+from time import monotonic
+from typing import Any, Protocol
+
+from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.family import Family
+from bgpd.routes import FibRoute, LocalChange
+from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.shell.connector import Connector
+from bgpd.shell.listener import Listener
+from bgpd.shell.logs import RateLimit, log_event
+from bgpd.shell.transport import CLOSE_TIME, Connection
+
+__all__ = ["Core", "ForwardingPlane", "Runner"]
+
+BUFFER_SIZE = 256 * 1024
+"""Octets read from one connection in one turn, at most."""
+PULL_LIMIT = 256 * 1024
+"""Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
+PROGRESS_TIME = 2.0
+"""Seconds between looks at what blocked peers have acknowledged."""
+FAULT_PAUSE = 1.0
+"""Seconds without timers after a defect in one."""
+SHORTEST_TIMER = 0.001
+"""uvloop counts in milliseconds; less would be no wait at all, and the timer would fire early again and again."""
+
+_log = logging.getLogger("bgpd")
+
+
+class Core(Protocol):
+    """The Speaker, as far as the runner sees it."""
+
+    def start(self, now: float) -> None: ...
+    def reconfigure(self, settings: SpeakerSettings, now: float) -> object: ...
+    def shutdown(self, now: float, send_cease: bool) -> None: ...
+    def knows(self, remote_address: str) -> bool: ...
+    def on_connected(self, peer_name: str, conn: int, local_address: str, now: float) -> None: ...
+    def on_connect_failed(self, peer_name: str, reason: str, now: float) -> None: ...
+    def on_accepted(self, conn: int, remote_address: str, local_address: str, now: float) -> bool: ...
+    def on_data(self, conn: int, data: memoryview, now: float) -> None: ...
+    def on_lost(self, conn: int, reason: str, now: float) -> None: ...
+    def on_blocked(self, conn: int, now: float) -> None: ...
+    def on_progress(self, conn: int, now: float) -> None: ...
+    def on_unblocked(self, conn: int, now: float) -> None: ...
+    def on_tick(self, now: float) -> None: ...
+    def on_local(self, changes: Iterable[LocalChange], now: float) -> None: ...
+    def on_local_addresses(self, addresses: frozenset[bytes]) -> None: ...
+    def flush(self, now: float) -> None: ...
+    def deadline(self) -> float: ...
+    def take_effects(self) -> list[Effect]: ...
+    def pull(self, conn: int) -> bytes | None: ...
+
+
+class ForwardingPlane(Protocol):
+    """The kernel, as far as the runner sees it."""
+
+    def program(self, family: Family, routes: dict[bytes, FibRoute | None]) -> None: ...
+    def release(self) -> None: ...
+
+
+class Runner:
+    """Composes a Speaker with sockets, timers, a kernel (or none) and the log. Made inside a running loop."""
+
+    def __init__(
+        self,
+        speaker: Core,
+        kernel: ForwardingPlane | None = None,
+        listener: Listener | None = None,
+        *,
+        dial_time: float | None = None,
+        progress_time: float = PROGRESS_TIME,
+    ) -> None:
+        """`listener`: one whose addresses are bound already; `bind` is not called then.
+
+        `dial_time`: seconds that a dial may take; None = the peer's connect retry time, within bounds.
+
+        `progress_time`: seconds between looks at what blocked peers have acknowledged.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.connections: dict[int, Connection] = {}
+        self.defects = 0
+        """Exceptions of the core that were caught here; each is in the log with its traceback."""
+        self.longest_turn = 0.0
+        """Seconds of the longest flush so far, writing included."""
+        self.listener = listener if listener is not None else Listener(self.loop)
+        self.connector = Connector(self.loop, self._dialled, self._dial_failed, dial_time)
+        self._speaker = speaker
+        self._kernel = kernel
+        self._progress_time = progress_time
+        self._ids = itertools.count(1)
+        self._open: set[Connection] = set()  # with those that are being closed
+        self._blocked: dict[Connection, int] = {}  # octets acknowledged at the last look
+        self._unfinished: dict[Connection, None] = {}  # pulled up to the limit of one turn
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._defect_limit = RateLimit(20, 0.2)
+        self._due, self._due_at = False, 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._not_before = -inf  # after a defect in a timer, which else would be due again at once
+        self._progress_timer: asyncio.TimerHandle | None = None
+        self._release_due = False
+        self._stopped = False
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            Send: self._send,
+            Ready: self._ready,
+            Close: self._close,
+            Connect: self._connect,
+            Program: self._program,
+            ReleaseKernel: self._release,
+            Log: self._write_log,
+            ListenersChanged: self._listeners_changed,
+        }
+        self._settings: SpeakerSettings | None = None
+
+    # Life.
+
+    def bind(self, settings: SpeakerSettings) -> None:
+        """Reserve the listening addresses. Raises ListenError. Nothing is accepted before `start`."""
+        self._settings = settings
+        self.listener.bind(settings)
+
+    def use(self, settings: SpeakerSettings) -> None:
+        """The Speaker's settings, where the listener was bound elsewhere."""
+        self._settings = settings
+        self.listener.apply(settings)
+
+    def start(self) -> None:
+        """Connect and accept. The local paths are in the Speaker by now. Raises ListenError."""
+        self.listener.listen(self._speaker.knows, self._accepted)
+        self._speaker.start(monotonic())
+        self._schedule()
+
+    def reconfigure(self, settings: SpeakerSettings) -> None:
+        """New settings: keys and listeners first, so that a new peer's first SYN finds its key."""
+        self._settings = settings
+        self.listener.apply(settings)
+        self.connector.retain({peer.name for peer in settings.peers})
+        self._speaker.reconfigure(settings, monotonic())
+        self._schedule()
+
+    def on_local(self, changes: Iterable[LocalChange]) -> None:
+        """The host's own routes changed."""
+        try:
+            self._speaker.on_local(changes, monotonic())
+        except Exception:
+            self._defect("local routes")
+        self._schedule()
+
+    def on_local_addresses(self, addresses: frozenset[bytes]) -> None:
+        """The host's own addresses changed."""
+        try:
+            self._speaker.on_local_addresses(addresses)
+        except Exception:
+            self._defect("the host's addresses")
+        self._schedule()
+
+    def alive_at(self) -> float:
+        """Now, unless the end of a turn or a timer is overdue; then the (monotonic) time at which it was due."""
+        due = min(self._due_at if self._due else inf, self._timer_at)
+        return min(due, monotonic())
+
+    async def stop(self, send_cease: bool) -> None:
+        """End every session, with a NOTIFICATION or (so that graceful restart keeps the routes) without, and return
+        when the last connection is closed or has had its time."""
+        self._kernel = None  # lost sessions take their routes along, but those in the kernel outlive us
+        self.listener.close()
+        self.connector.close()
+        self._speaker.shutdown(monotonic(), send_cease)
+        self._turn()
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections.values()):
+            connection.close()
+        self.connections.clear()
+        until = monotonic() + CLOSE_TIME + 0.2
+        while self._open and monotonic() < until:
+            await asyncio.sleep(0.005)
+        for connection in self._open:
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+
+    # Inputs.
+
+    def received(self, connection: Connection, count: int) -> None:
+        """Octets of a peer are in the shared buffer."""
+        try:
+            self._speaker.on_data(connection.id, self.buffer[:count], monotonic())
+        except Exception:
+            self._fault(connection, "received data")
+        if not self._due:
+            self._schedule()
+
+    def opened(self, connection: Connection) -> None:
+        """A dial succeeded, or an accepted connection is ready."""
+        self._open.add(connection)
+        if self._stopped:
+            connection.abort()
+            return
+        now = monotonic()
+        self.connections[connection.id] = connection
+        try:
+            if connection.peer is not None:
+                self._speaker.on_connected(connection.peer.name, connection.id, connection.local, now)
+            elif not self._speaker.on_accepted(connection.id, connection.remote, connection.local, now):
+                self._drop(connection)
+                connection.close()
+        except Exception:
+            self._fault(connection, "a new connection")
+        self._schedule()
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection ended without our doing."""
+        if self.connections.get(connection.id) is not connection:
+            return
+        self._drop(connection)
+        try:
+            self._speaker.on_lost(connection.id, reason, monotonic())
+        except Exception:
+            self._defect(f"the loss of the connection with {connection.remote}")
+        self._schedule()
+
+    def ended(self, connection: Connection) -> None:
+        """The socket is closed."""
+        self._open.discard(connection)
+        self._blocked.pop(connection, None)
+
+    def blocked(self, connection: Connection) -> None:
+        """A peer's TCP takes no more."""
+        self._blocked[connection] = connection.acknowledged()
+        self._speaker.on_blocked(connection.id, monotonic())
+        if self._progress_timer is None:
+            self._progress_timer = self.loop.call_later(self._progress_time, self._look_for_progress)
+
+    def unblocked(self, connection: Connection) -> None:
+        """It has taken everything: go on from where the peer is in its group's log."""
+        self._blocked.pop(connection, None)
+        self._speaker.on_unblocked(connection.id, monotonic())
+        self._pull(connection)
+        self._schedule()
+
+    def _accepted(self, sock: socket.socket, remote: str) -> None:
+        connection = Connection(self, next(self._ids), remote)
+        self._task(self.loop.connect_accepted_socket(lambda: connection, sock), f"accepting {remote}")
+
+    def _dialled(self, peer: PeerSettings) -> Connection:
+        return Connection(self, next(self._ids), peer.address, peer)
+
+    def _dial_failed(self, name: str, reason: str) -> None:
+        if self._stopped:
+            return
+        try:
+            self._speaker.on_connect_failed(name, reason, monotonic())
+        except Exception:
+            self._defect(f"the failed dial of {name}")
+        self._schedule()
+
+    def _look_for_progress(self) -> None:
+        self._progress_timer = None
+        now = monotonic()
+        for connection, before in list(self._blocked.items()):
+            acknowledged = connection.acknowledged()
+            if acknowledged > before:
+                self._blocked[connection] = acknowledged
+                self._speaker.on_progress(connection.id, now)
+        if self._blocked and not self._stopped:
+            self._progress_timer = self.loop.call_later(self._progress_time, self._look_for_progress)
+        self._schedule()
+
+    # The end of a turn.
+
+    def _schedule(self) -> None:
+        if not self._due:
+            self._due, self._due_at = True, monotonic()
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._due = False
+        if self._stopped:
+            return
+        began = monotonic()
+        if self._unfinished:
+            unfinished, self._unfinished = self._unfinished, {}
+            for connection in unfinished:
+                self._pull(connection)
+        try:
+            self._speaker.flush(began)
+        except Exception:
+            self._defect("the flush at the end of a turn")
+        self._drain()
+        self._arm()
+        spent = monotonic() - began
+        if spent > self.longest_turn:
+            self.longest_turn = spent
+
+    def _drain(self) -> None:
+        handlers = self._handlers
+        # Effects can cause further ones: a write may block the peer, a pull may end a dump.
+        while effects := self._speaker.take_effects():
+            for effect in effects:
+                try:
+                    handlers[type(effect)](effect)
+                except Exception:
+                    self._defect(repr(effect))
+        if self._release_due:
+            self._release_due = False
+            if self._kernel is not None:
+                self._kernel.release()
+
+    def _arm(self) -> None:
+        """One timer, set again only for an earlier deadline: hold timers move later with every message."""
+        deadline = max(self._speaker.deadline(), self._not_before)
+        if deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.loop.call_later(max(deadline - monotonic(), SHORTEST_TIMER), self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, inf
+        now = monotonic()
+        try:
+            if self._speaker.deadline() <= now:
+                self._speaker.on_tick(now)
+                self._schedule()
+        except Exception:
+            self._defect("a timer")
+            self._not_before = now + FAULT_PAUSE
+        if not self._due:
+            self._arm()
+
+    # Effects.
+
+    def _send(self, effect: Send) -> None:
+        if (connection := self.connections.get(effect.conn)) is not None:
+            connection.write(effect.data)
+
+    def _ready(self, effect: Ready) -> None:
+        if (connection := self.connections.get(effect.conn)) is not None and not connection.paused:
+            self._pull(connection)
+
+    def _pull(self, connection: Connection) -> None:
+        pull, identity, left = self._speaker.pull, connection.id, PULL_LIMIT
+        try:
+            while not connection.paused and not connection.closing:
+                if left <= 0:
+                    self._unfinished[connection] = None
+                    self._schedule()
+                    return
+                data = pull(identity)
+                if not data:
+                    return
+                left -= len(data)
+                connection.write(data)
+        except Exception:
+            self._fault(connection, "the updates to send")
+
+    def _close(self, effect: Close) -> None:
+        if (connection := self.connections.get(effect.conn)) is not None:
+            self._drop(connection)
+            connection.close()
+
+    def _connect(self, effect: Connect) -> None:
+        self.connector.dial(effect.peer)
+
+    def _program(self, effect: Program) -> None:
+        if self._kernel is not None:
+            self._kernel.program(effect.family, effect.routes)
+
+    def _release(self, effect: ReleaseKernel) -> None:
+        # The End-of-RIB that ends the restart phase is read before the routes of the same turn are flushed: what they
+        # ask for must be with the kernel before it removes what nobody has asked for.
+        self._release_due = True
+
+    def _write_log(self, effect: Log) -> None:
+        log_event(_log, effect.level, effect.text, effect.fields)
+
+    def _listeners_changed(self, effect: ListenersChanged) -> None:
+        if self._settings is not None:
+            self.listener.apply(self._settings)
+
+    # Faults.
+
+    def _drop(self, connection: Connection) -> None:
+        self.connections.pop(connection.id, None)
+        self._blocked.pop(connection, None)
+        self._unfinished.pop(connection, None)
+
+    def _fault(self, connection: Connection, what: str) -> None:
+        """A defect met while serving one connection costs that session, and nothing else."""
+        self._defect(f"{what} of {connection.remote}; its session is closed")
+        self._drop(connection)
+        connection.abort()
+        try:
+            self._speaker.on_lost(connection.id, "internal error", monotonic())
+        except Exception:
+            self._defect(f"the loss of the connection with {connection.remote}")
+        self._schedule()
+
+    def _defect(self, what: str) -> None:
+        self.defects += 1
+        # A defect that every retry meets again must not fill the disk.
+        if self._defect_limit.allow(monotonic()):
+            _log.exception("internal error while handling %s%s", what, self._defect_limit.reset())
+
+    def _task(self, work: Coroutine[Any, Any, object], what: str) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._finished(done, what))
+
+    def _finished(self, task: asyncio.Task[object], what: str) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("%s failed: %s", what, error)

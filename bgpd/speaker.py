@@ -1,0 +1,605 @@
+"""The pure core: routes inputs to the parts and collects effects.
+
+It knows no socket, clock or file. Every input has the time as an argument; what the world is to do comes out of
+`take_effects`. Inputs may come many at a time: `flush`, once after them, turns what they changed in the tables into
+UPDATEs and kernel routes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address, ip_network
+from itertools import chain
+
+from attrs import evolve
+
+from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.errors import BGPError, Cease, ErrorCode
+from bgpd.family import FAMILIES, Family, parse_address
+from bgpd.outbound import group_key
+from bgpd.peer import Peer
+from bgpd.restart import RestartPhase
+from bgpd.rib.forwarding import Forwarding
+from bgpd.rib.importer import Shared
+from bgpd.rib.local import LocalRoutes
+from bgpd.rib.nexthop import NextHop
+from bgpd.rib.path import Path
+from bgpd.rib.update_group import Member, UpdateGroup
+from bgpd.routes import LocalChange
+from bgpd.session import events as ev
+from bgpd.session.local import LocalState
+from bgpd.settings import Cost, PeerSettings, SpeakerSettings, cost_of
+from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
+from bgpd.wire.update import UpdateContext, UpdateParser
+
+_REFRESH_TIME = 360.0
+"""Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
+_WARN_SHARE = 0.75
+
+
+class Speaker:
+    """One BGP speaker: all its peers and tables."""
+
+    def __init__(self, settings: SpeakerSettings, now: float, jitter: Callable[[], float]) -> None:
+        self.settings = settings
+        self.jitter = jitter
+        self.started = False
+        self.started_at = now
+        self.shared = Shared(FAMILIES, settings.resolve_next_hops)
+        self.ribs = self.shared.ribs
+        self.local_routes = LocalRoutes(self.shared)
+        self.forwarding = Forwarding(settings.fib)
+        self.groups: dict[object, UpdateGroup] = {}
+        self.peers: dict[str, Peer] = {}
+        self.restart = RestartPhase()
+        self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
+        self._by_address: dict[str, Peer] = {}
+        self._conns: dict[int, Peer] = {}
+        self._timers: list[tuple[float, str]] = []
+        self._effects: list[Effect] = []
+        for peer in settings.peers:
+            self._add_peer(peer)
+        self._touched(self.local_routes.set_static(settings.static_routes))
+
+    # Inputs: life
+
+    def start(self, now: float) -> None:
+        """Local routes are in: connect and accept from now on."""
+        self.started = True
+        graceful = [p.settings.restart_time for p in self.peers.values() if p.settings.graceful_restart]
+        self.restart.begin(now, set(self.peers), min(graceful, default=120) / 2)
+        self._hold_end_of_rib(self.restart.active)
+        for peer in list(self.peers.values()):
+            peer.session.start(now)
+            self._drain(peer, now)
+        if not self.restart.active:
+            self._restart_over()
+
+    def shutdown(self, now: float, send_cease: bool) -> None:
+        """End all sessions: with Cease/2, or (graceful) by closing TCP without a word, so that peers keep our
+        routes."""
+        for peer in list(self.peers.values()):
+            peer.session.stop(now, Cease.ADMINISTRATIVE_SHUTDOWN, graceful=not send_cease)
+            self._drain(peer, now)
+
+    # Inputs: connections
+
+    def knows(self, remote_address: str) -> bool:
+        """Whether a connection from this address is welcome: a configured peer's, or in a dynamic range."""
+        return remote_address in self._by_address or self._template(remote_address) is not None
+
+    def peer_at(self, remote_address: str) -> Peer | None:
+        """The peer with this address."""
+        return self._by_address.get(remote_address)
+
+    def on_connected(self, name: str, conn: int, local_address: str, now: float) -> None:
+        """A `Connect` succeeded."""
+        peer = self.peers.get(name)
+        if peer is None:
+            self._effects.append(Close(conn))
+            return
+        self._conns[conn] = peer
+        peer.session.connected(conn, local_address, now)
+        self._drain(peer, now)
+
+    def on_connect_failed(self, name: str, reason: str, now: float) -> None:
+        """A `Connect` failed."""
+        peer = self.peers.get(name)
+        if peer is not None:
+            peer.session.connect_failed(reason, now)
+            self._drain(peer, now)
+
+    def on_accepted(self, conn: int, remote_address: str, local_address: str, now: float) -> bool:
+        """Someone connected to us. False: refuse, close without a word."""
+        peer = self._by_address.get(remote_address) or self._add_dynamic(remote_address, now)
+        if peer is None or not self.started:
+            return False
+        accepted = peer.session.accepted(conn, local_address, now)
+        if accepted:
+            self._conns[conn] = peer
+        self._drain(peer, now)
+        return accepted
+
+    def on_data(self, conn: int, data: bytes | bytearray | memoryview, now: float) -> None:
+        """Octets came in."""
+        peer = self._conns.get(conn)
+        if peer is not None:
+            peer.session.receive(conn, data, now)
+            self._drain(peer, now)
+
+    def on_lost(self, conn: int, reason: str, now: float) -> None:
+        """A connection ended from outside."""
+        peer = self._conns.pop(conn, None)
+        if peer is not None:
+            peer.session.lost(conn, reason, now)
+            self._drain(peer, now)
+
+    def on_blocked(self, conn: int, now: float) -> None:
+        """The peer's TCP takes no more octets for now."""
+        peer = self._conns.get(conn)
+        if peer is not None:
+            peer.session.blocked(conn, now)
+            self._schedule(peer)
+
+    def on_progress(self, conn: int, now: float) -> None:
+        """A blocked peer's TCP took some octets."""
+        peer = self._conns.get(conn)
+        if peer is not None:
+            peer.session.progress(conn, now)
+
+    def on_unblocked(self, conn: int, now: float) -> None:
+        """A blocked peer's TCP takes octets again."""
+        peer = self._conns.get(conn)
+        if peer is not None:
+            peer.session.unblocked(conn, now)
+
+    # Inputs: the host
+
+    def on_local(self, changes: Iterable[LocalChange], now: float) -> None:
+        """The host's own routes changed."""
+        self._touched(self.local_routes.apply(changes))
+
+    def on_local_addresses(self, addresses: frozenset[bytes]) -> None:
+        """The host's own addresses, packed: no usable next hops."""
+        self._touched(self.shared.next_hops.set_own(addresses))
+
+    # Time
+
+    def deadline(self) -> float:
+        """When `on_tick` is due; math.inf if nothing is."""
+        restart = self.restart.deadline()
+        first = self._timers[0][0] if self._timers else math.inf
+        return first if restart is None else min(first, restart)
+
+    def on_tick(self, now: float) -> None:
+        """Time has passed."""
+        while self._timers and self._timers[0][0] <= now:
+            _, name = heapq.heappop(self._timers)
+            peer = self.peers.get(name)
+            if peer is None:
+                continue
+            peer.scheduled = math.inf
+            peer.session.tick(now)
+            self._check_refreshes(peer, now)
+            self._drain(peer, now)
+        self._check_restart(now)
+
+    def _schedule(self, peer: Peer) -> None:
+        """Keep an entry in the timer heap that is not later than the peer's next deadline."""
+        due = min(peer.session.deadline(), *peer.refreshing.values()) if peer.refreshing else peer.session.deadline()
+        if due < peer.scheduled:
+            peer.scheduled = due
+            heapq.heappush(self._timers, (due, peer.settings.name))
+
+    # Outputs
+
+    def take_effects(self) -> list[Effect]:
+        """What the world is to do, in order."""
+        effects = self._effects
+        self._effects = []
+        return effects
+
+    def pull(self, conn: int) -> bytes | None:
+        """The next UPDATE octets of an established connection: whole messages, about 64 KiB."""
+        peer = self._conns.get(conn)
+        if peer is None or peer.session.conn != conn:
+            return None
+        for group, member in peer.members.values():
+            data = group.pull(member)
+            if data is not None:
+                return data
+        return None
+
+    def flush(self, now: float) -> None:
+        """Turn what changed in the tables since the last call into UPDATEs and kernel routes."""
+        for family, rib in self.ribs.items():
+            if not rib.changes:
+                continue
+            changes = rib.take_changes()
+            lists = list(changes.values())
+            repeated = len(lists) > 1 and len(set(chain.from_iterable(lists))) != sum(map(len, lists))
+            for group in self.groups.values():
+                if group.key.family == family:
+                    group.apply(changes, repeated)
+                    self._announce_ready(group)
+            if self.settings.fib.enabled:
+                routes = self.forwarding.wanted(rib, chain.from_iterable(lists))
+                self._effects.append(Program(family, routes))
+
+    def _announce_ready(self, group: UpdateGroup) -> None:
+        effects = self._effects
+        for member in group.members:
+            if group.has_data(member):
+                conn = member.owner.session.conn  # type: ignore[attr-defined]
+                if conn is not None:
+                    effects.append(Ready(conn))
+
+    # Sessions
+
+    def _drain(self, peer: Peer, now: float) -> None:
+        """Act on what a session has to say."""
+        session = peer.session
+        while events := session.take():
+            for event in events:
+                if type(event) is bytes:
+                    if peer.parser is not None:
+                        self._on_update(peer, event, now)
+                else:
+                    self._on_event(peer, event, now)
+        if session.deadline() < peer.scheduled:
+            self._schedule(peer)
+
+    def _on_event(self, peer: Peer, event: ev.SessionEvent, now: float) -> None:
+        match event:
+            case ev.Transmit(conn=conn, data=data):
+                self._effects.append(Send(conn, data))
+            case ev.Connect():
+                self._effects.append(Connect(peer.settings))
+            case ev.Close(conn=conn):
+                self._conns.pop(conn, None)
+                self._effects.append(Close(conn))
+            case ev.Established():
+                self._on_established(peer, event, now)
+            case ev.Down():
+                self._on_down(peer, event, now)
+            case ev.Refresh(message=refresh):
+                self._on_refresh(peer, refresh, now)
+            case ev.StaleExpired(families=families):
+                for family in families:
+                    count = peer.importer.sweep(family)
+                    self._log(logging.WARNING, peer, f"restart time is over: {count} stale {family} routes removed")
+            case ev.StateChange():
+                self._log(logging.DEBUG, peer, f"{event.old} -> {event.new} on {event.event}")
+            case ev.Notice(level=level, text=text):
+                self._log(level, peer, text)
+
+    def _on_established(self, peer: Peer, event: ev.Established, now: float) -> None:
+        negotiated = event.negotiated
+        peer.source.router_id = negotiated.peer_id
+        peer.end_of_rib.clear()
+        peer.refreshing.clear()
+        for family in event.dropped:
+            peer.importer.drop(family)
+        context = UpdateContext(
+            not negotiated.internal,
+            negotiated.asn4,
+            negotiated.families,
+            negotiated.add_path_receive,
+            negotiated.extended_next_hop,
+            self.shared.attributes,
+        )
+        peer.parser = UpdateParser(context)
+        for family in negotiated.families:
+            peer.importer.open(family, family in negotiated.add_path_receive)
+        graceful = negotiated.graceful
+        # A peer that restarts as well waits for our End-of-RIB: neither may wait for the other's (RFC 4724 §4.1).
+        awaited = graceful is not None and not graceful.restarting
+        self.restart.established(peer.settings.name, negotiated.families if awaited else frozenset(), now)
+        self._check_restart(now)
+        self._join_groups(peer)
+
+    def _on_down(self, peer: Peer, event: ev.Down, now: float) -> None:
+        peer.parser = None
+        self._leave_groups(peer)
+        peer.refreshing.clear()
+        for family in list(peer.importer.adj):
+            if family in event.retained:
+                peer.importer.begin_epoch(family)
+            else:
+                peer.importer.drop(family)
+        self.restart.lost(peer.settings.name)
+        self._check_restart(now)
+        if peer.dynamic and not event.retained:
+            self._remove_peer(peer, now)
+
+    # Routes in
+
+    def _on_update(self, peer: Peer, body: bytes, now: float) -> None:
+        assert peer.parser is not None
+        try:
+            update = peer.parser.parse(body)
+        except BGPError as error:
+            self._log(logging.ERROR, peer, f"UPDATE refused: {error}; message {body.hex()}")
+            peer.session.fail(error, now)
+            return
+        if update.findings:
+            for finding in update.findings:
+                name = f"{finding.name}: {finding.action}"
+                peer.findings[name] = peer.findings.get(name, 0) + 1
+                self._log(logging.WARNING, peer, f"{name} ({finding.reason}; {finding.rfc}); message {body.hex()}")
+        peer.importer.apply(update)
+        if update.end_of_rib is not None:
+            self._on_end_of_rib(peer, update.end_of_rib, now)
+        elif update.reach:
+            self._check_limits(peer, now)
+
+    def _on_end_of_rib(self, peer: Peer, family: Family, now: float) -> None:
+        peer.end_of_rib.add(family)
+        swept = peer.importer.sweep(family)
+        peer.session.end_of_rib(family)
+        if swept:
+            self._log(logging.INFO, peer, f"End-of-RIB {family}: {swept} stale routes were not repeated and are gone")
+        self.restart.end_of_rib(peer.settings.name, family)
+        self._check_restart(now)
+
+    def _check_limits(self, peer: Peer, now: float) -> None:
+        for settings in peer.settings.families:
+            limit, adj = settings.max_prefixes, peer.importer.adj.get(settings.family)
+            if not limit or adj is None or len(adj) <= limit * _WARN_SHARE:
+                continue
+            if len(adj) > limit:
+                reason = f"{len(adj)} {settings.family} prefixes, {limit} allowed"
+                data = (
+                    settings.family.afi.to_bytes(2, "big") + bytes((settings.family.safi,)) + limit.to_bytes(4, "big")
+                )
+                peer.session.fail(BGPError(ErrorCode.CEASE, Cease.MAXIMUM_PREFIXES, data, reason), now)
+                return
+            if settings.family not in peer.warned:
+                peer.warned.add(settings.family)
+                self._log(logging.WARNING, peer, f"{len(adj)} {settings.family} prefixes of {limit} allowed")
+
+    def _on_refresh(self, peer: Peer, refresh: RouteRefresh, now: float) -> None:
+        family = refresh.family
+        if refresh.subtype == BEGIN:
+            peer.importer.begin_epoch(family)
+            peer.refreshing[family] = now + _REFRESH_TIME
+            self._schedule(peer)
+        elif refresh.subtype == END:
+            if peer.refreshing.pop(family, None) is not None:
+                peer.importer.sweep(family)
+        elif family in peer.members:
+            group, member = peer.members[family]
+            negotiated = peer.session.negotiated
+            enhanced = negotiated is not None and negotiated.enhanced_refresh
+            begin = build_refresh(RouteRefresh(family, BEGIN)) if enhanced else b""
+            end = build_refresh(RouteRefresh(family, END)) if enhanced else b""
+            group.refresh(member, begin, end)
+            self._announce_ready(group)
+
+    def _check_refreshes(self, peer: Peer, now: float) -> None:
+        for family, due in list(peer.refreshing.items()):
+            if due <= now:
+                del peer.refreshing[family]
+                count = peer.importer.sweep(family)
+                self._log(
+                    logging.WARNING, peer, f"no EoRR for {family}: {count} routes that were not repeated are gone"
+                )
+
+    # Routes out
+
+    def _join_groups(self, peer: Peer) -> None:
+        session = peer.session
+        assert session.negotiated is not None and session.local_address is not None
+        for family in sorted(session.negotiated.families):
+            group = self._group_for(peer, family)
+            member = Member(peer, peer.source, peer.source.address)
+            group.add(member)
+            peer.members[family] = (group, member)
+            self._announce_ready(group)
+
+    def _group_for(self, peer: Peer, family: Family) -> UpdateGroup:
+        key = group_key(self.settings, peer, family)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = UpdateGroup(key, self.ribs[family], self._too_long)
+            group.hold_eor = self.restart.active
+        return group
+
+    def _leave_groups(self, peer: Peer) -> None:
+        for group, member in peer.members.values():
+            group.remove(member)
+            if not group.members:
+                del self.groups[group.key]
+        peer.members.clear()
+
+    def _regroup(self, peer: Peer) -> None:
+        """The peer's export settings changed: move it to the group it now belongs to, sending differences only."""
+        for family, (old, member) in list(peer.members.items()):
+            new = self._group_for(peer, family)
+            if new is old:
+                continue
+            units = old.differences(new)
+            old.remove(member)
+            if not old.members:
+                del self.groups[old.key]
+            new.adopt(member, units)
+            peer.members[family] = (new, member)
+            self._announce_ready(new)
+
+    def _too_long(self, path: Path, units: Sequence[bytes]) -> None:
+        text = f"attributes of {len(units)} prefixes from {path.source.name} leave no room in a message: not passed on"
+        self._effects.append(Log(logging.WARNING, f"{text} (RFC 4271 §9.2)"))
+
+    # Next hops
+
+    def _touched(self, hops: Iterable[NextHop]) -> None:
+        """These next hops may resolve differently now: decide again where they do."""
+        table = self.shared.next_hops
+        for _ in range(4):
+            changed = [(hop, new) for hop in hops if (new := table.look_up(hop.address)).answer() != hop.answer()]
+            if not changed:
+                return
+            groups = [(rib, rib.best_groups(hop for hop, _ in changed)) for rib in self.ribs.values()]
+            for hop, new in changed:
+                table.refresh(hop, new)
+            for rib, touched in groups:
+                rib.reselect(touched)
+            for group in self.groups.values():
+                group.exporter.forget()
+            hops = self.local_routes.refresh_gateways()
+
+    # Restart
+
+    def _check_restart(self, now: float) -> None:
+        if self.restart.over(now):
+            self._restart_over()
+
+    def _restart_over(self) -> None:
+        self.local.restarting = False
+        self._hold_end_of_rib(False)
+        self._effects.append(ReleaseKernel())
+        for group in self.groups.values():
+            self._announce_ready(group)
+
+    def _hold_end_of_rib(self, hold: bool) -> None:
+        for group in self.groups.values():
+            group.hold_eor = hold
+
+    # Settings
+
+    def reconfigure(self, settings: SpeakerSettings, now: float) -> None:
+        """Make `settings` true, at the least cost (`settings.Cost`)."""
+        old, self.settings = self.settings, settings
+        if (old.asn, old.router_id, old.cluster_id) != (settings.asn, settings.router_id, settings.cluster_id):
+            self.local.asn, self.local.router_id = settings.asn, parse_address(settings.router_id)
+            for peer in list(self.peers.values()):
+                self._reset(peer, peer.settings, now)
+        self.local.forwarding_kept = settings.forwarding_kept
+        wanted = {peer.name: peer for peer in settings.peers}
+        for peer in list(self.peers.values()):
+            if peer.settings.name not in wanted and not peer.dynamic:
+                self._remove_peer(peer, now)
+        for name, new in wanted.items():
+            known = self.peers.get(name)
+            if known is None:
+                self._add_peer(new)
+                if self.started:
+                    self.peers[name].session.start(now)
+                    self._drain(self.peers[name], now)
+            elif known.settings != new:
+                self._change_peer(known, new, now)
+        self._touched(self.local_routes.set_static(settings.static_routes))
+        if old.fib != settings.fib:
+            self.forwarding = Forwarding(settings.fib)
+            self._reprogram()
+        self._effects.append(ListenersChanged())
+
+    def _reprogram(self) -> None:
+        for family, rib in self.ribs.items():
+            if self.settings.fib.enabled:
+                self._effects.append(Program(family, self.forwarding.wanted(rib, rib.table)))
+            else:
+                self._effects.append(Program(family, dict.fromkeys(rib.table)))
+
+    def _change_peer(self, peer: Peer, new: PeerSettings, now: float) -> None:
+        old = peer.settings
+        if old.address != new.address or peer_cost(old, new) >= Cost.RESET:
+            self._reset(peer, new, now)
+            return
+        peer.configure(new, self.settings)
+        peer.session.update_settings(new)
+        imports = {f.family: f.import_chain for f in old.families}
+        rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
+        for family in new.families:
+            if rules_changed or imports.get(family.family) != family.import_chain:
+                peer.importer.reimport(family.family)
+        if peer.members:
+            self._regroup(peer)
+        self._check_limits(peer, now)
+        self._drain(peer, now)
+
+    def _reset(self, peer: Peer, new: PeerSettings, now: float) -> None:
+        """End a session for other settings, and begin anew."""
+        peer.session.stop(now, Cease.OTHER_CONFIGURATION_CHANGE)
+        self._drain(peer, now)
+        self._forget(peer)
+        self._add_peer(new)
+        if self.started:
+            self.peers[new.name].session.start(now)
+            self._drain(self.peers[new.name], now)
+
+    def _add_peer(self, settings: PeerSettings) -> Peer:
+        peer = Peer(settings, self.settings, self.local, self.jitter, self.shared)
+        self.peers[settings.name] = peer
+        self._by_address[str(ip_address(settings.address))] = peer
+        return peer
+
+    def _remove_peer(self, peer: Peer, now: float) -> None:
+        peer.session.stop(now, Cease.PEER_DECONFIGURED)
+        if not peer.dynamic:
+            self._drain(peer, now)
+        self._forget(peer)
+        self.restart.removed(peer.settings.name)
+        self._check_restart(now)
+        self._log(logging.INFO, peer, "peer removed")
+
+    def _forget(self, peer: Peer) -> None:
+        self._leave_groups(peer)
+        for family in list(peer.importer.adj):
+            peer.importer.drop(family)
+        for conn in [conn for conn, other in self._conns.items() if other is peer]:
+            del self._conns[conn]
+            self._effects.append(Close(conn))
+        self.peers.pop(peer.settings.name, None)
+        self._by_address.pop(str(ip_address(peer.settings.address)), None)
+
+    # Dynamic peers
+
+    def _template(self, remote_address: str) -> PeerSettings | None:
+        if not self.settings.dynamic:
+            return None
+        address = ip_address(remote_address)
+        for network, template in self.settings.dynamic:
+            if address in ip_network(network):
+                return template
+        return None
+
+    def _add_dynamic(self, remote_address: str, now: float) -> Peer | None:
+        template = self._template(remote_address)
+        limit = self.settings.max_dynamic
+        if template is None or not self.started:
+            return None
+        if limit and sum(peer.dynamic for peer in self.peers.values()) >= limit:
+            self._effects.append(Log(logging.WARNING, f"{remote_address} refused: {limit} dynamic peers already"))
+            return None
+        name = f"{template.name}_{remote_address.replace('.', '_').replace(':', '_')}"
+        peer = self._add_peer(evolve(template, name=name, address=remote_address, passive=True))
+        peer.dynamic = True
+        peer.session.start(now)
+        return peer
+
+    def _log(self, level: int, peer: Peer, text: str) -> None:
+        name = peer.settings.name
+        self._effects.append(Log(level, f"{name} ({peer.settings.address}): {text}", {"peer": name}))
+
+
+def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:
+    """What going from one peer's settings to another's costs."""
+    costs = [Cost.NOTHING]
+    names = [a for a in type(old).__attrs_attrs__ if a.name not in ("families", "name", "address")]
+    costs += [cost_of(PeerSettings, a.name) for a in names if getattr(old, a.name) != getattr(new, a.name)]
+    before = {f.family: f for f in old.families}
+    after = {f.family: f for f in new.families}
+    if before.keys() != after.keys():
+        return Cost.RESET
+    for family, one in before.items():
+        two = after[family]
+        costs += [
+            cost_of(type(one), a.name)
+            for a in type(one).__attrs_attrs__
+            if getattr(one, a.name) != getattr(two, a.name)
+        ]
+    return max(costs)

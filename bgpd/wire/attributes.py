@@ -1,0 +1,303 @@
+"""Path attributes: interned, kept as octets, decoded on demand; and the building of attribute blocks.
+
+A block holds whole attributes (flags, code, length, value) in canonical form: no NEXT_HOP, MP_REACH_NLRI or
+MP_UNREACH_NLRI, four-octet AS numbers, discarded attributes gone, the low flag bits cleared, Extended Length set exactly
+where the value needs it. Values are octet for octet as received, in the order received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from struct import unpack
+from typing import TypeAlias
+from weakref import ref
+
+from bgpd.family import Family
+from bgpd.wire import aspath
+from bgpd.wire.rules import EXTENDED_LENGTH, OPTIONAL, PARTIAL, RULES, TRANSITIVE, Code
+
+Item: TypeAlias = tuple[int, int, bytes]
+"""(flags without Extended Length, code, value)."""
+
+ORIGIN = Code.ORIGIN
+AS_PATH = Code.AS_PATH
+MED = Code.MULTI_EXIT_DISC
+LOCAL_PREF = Code.LOCAL_PREF
+COMMUNITIES = Code.COMMUNITIES
+ORIGINATOR_ID = Code.ORIGINATOR_ID
+CLUSTER_LIST = Code.CLUSTER_LIST
+EXTENDED_COMMUNITIES = Code.EXTENDED_COMMUNITIES
+LARGE_COMMUNITIES = Code.LARGE_COMMUNITIES
+
+_Facts: TypeAlias = tuple[int, int, int, int | None, int | None]
+
+
+def walk(block: bytes) -> Iterator[Item]:
+    """The attributes of a canonical block, in order."""
+    start = 0
+    size = len(block)
+    while start < size:
+        flags, code = block[start], block[start + 1]
+        if flags & EXTENDED_LENGTH:
+            value_at = start + 4
+            end = value_at + (block[start + 2] << 8 | block[start + 3])
+        else:
+            value_at = start + 3
+            end = value_at + block[start + 2]
+        yield flags & ~EXTENDED_LENGTH, code, block[value_at:end]
+        start = end
+
+
+def encode(flags: int, code: int, value: bytes) -> bytes:
+    """One attribute; Extended Length is set where the value needs it (RFC 4271 §4.3)."""
+    size = len(value)
+    if size > 255:
+        return bytes((flags | EXTENDED_LENGTH, code, size >> 8, size & 255)) + value
+    return bytes((flags, code, size)) + value
+
+
+def encode_known(code: int, value: bytes) -> bytes:
+    """One attribute with the flags that the table gives it."""
+    return encode(flags_of(code), code, value)
+
+
+def flags_of(code: int) -> int:
+    """Flags for an attribute of our own making; a code without a row is optional transitive."""
+    rule = RULES.get(code)
+    return rule.flags if rule else OPTIONAL | TRANSITIVE
+
+
+def build_block(items: Iterable[Item]) -> bytes:
+    """The inverse of `walk`."""
+    return b"".join(encode(flags, code, value) for flags, code, value in items)
+
+
+class PathAttributes:
+    """The attributes that the routes of an UPDATE share. Made by `AttributeTable.intern` alone; equal means identical.
+
+    `next_hop`: 4, 16 or 32 octets (32: global and link-local address), b"" for local routes.
+    """
+
+    __slots__ = ("__weakref__", "_facts", "block", "family", "next_hop")
+
+    def __init__(self, family: Family, block: bytes, next_hop: bytes) -> None:
+        self.family = family
+        self.block = block
+        self.next_hop = next_hop
+        self._facts: _Facts | None = None
+
+    def __repr__(self) -> str:
+        return f"PathAttributes({self.family}, {self.block.hex()}, {self.next_hop.hex()})"
+
+    def items(self) -> list[Item]:
+        """(flags, code, value) of each attribute, in order; Extended Length is not shown."""
+        return list(walk(self.block))
+
+    def get(self, code: int) -> bytes | None:
+        """An attribute's value; None where it is absent."""
+        for _, found, value in walk(self.block):
+            if found == code:
+                return value
+        return None
+
+    def _decide(self) -> _Facts:
+        """What the decision process wants of every path, from one walk and then kept."""
+        origin = 0
+        path = b""
+        med: int | None = None
+        local_pref: int | None = None
+        for _, code, value in walk(self.block):
+            if code == Code.ORIGIN:
+                origin = value[0]
+            elif code == Code.AS_PATH:
+                path = value
+            elif code == Code.MULTI_EXIT_DISC:
+                med = int.from_bytes(value, "big")
+            elif code == Code.LOCAL_PREF:
+                local_pref = int.from_bytes(value, "big")
+        facts = (origin, aspath.length(path), aspath.neighbor_as(path), med, local_pref)
+        self._facts = facts
+        return facts
+
+    @property
+    def origin(self) -> int:
+        """0 IGP, 1 EGP, 2 INCOMPLETE."""
+        return (self._facts or self._decide())[0]
+
+    @property
+    def as_path_length(self) -> int:
+        """RFC 4271 §9.1.2.2 (a): a set counts 1, confederation segments 0."""
+        return (self._facts or self._decide())[1]
+
+    @property
+    def neighbor_as(self) -> int:
+        """The leftmost AS of a leading AS_SEQUENCE, else 0."""
+        return (self._facts or self._decide())[2]
+
+    @property
+    def med(self) -> int | None:
+        """MULTI_EXIT_DISC."""
+        return (self._facts or self._decide())[3]
+
+    @property
+    def local_pref(self) -> int | None:
+        """LOCAL_PREF."""
+        return (self._facts or self._decide())[4]
+
+    @property
+    def as_path_value(self) -> bytes:
+        """AS_PATH's octets, four-octet AS numbers."""
+        block = self.block
+        # The usual place, right behind ORIGIN, saves the walk.
+        if block[4:6] == b"\x40\x02" and block[:3] == b"\x40\x01\x01":
+            return block[7 : 7 + block[6]]
+        return self.get(Code.AS_PATH) or b""
+
+    @property
+    def as_path(self) -> aspath.Segments:
+        """((segment type, AS numbers), ...)."""
+        return aspath.decode(self.as_path_value)
+
+    @property
+    def communities(self) -> tuple[int, ...]:
+        """RFC 1997 communities as 32-bit numbers."""
+        value = self.get(Code.COMMUNITIES) or b""
+        return unpack(f">{len(value) >> 2}I", value)
+
+    @property
+    def large_communities(self) -> tuple[tuple[int, int, int], ...]:
+        """RFC 8092 communities; repeats are dropped (§3)."""
+        value = self.get(Code.LARGE_COMMUNITIES) or b""
+        return tuple(dict.fromkeys(unpack(">III", value[i : i + 12]) for i in range(0, len(value), 12)))
+
+    @property
+    def extended_communities(self) -> tuple[bytes, ...]:
+        """RFC 4360 communities, eight octets each."""
+        return _groups(self.get(Code.EXTENDED_COMMUNITIES), 8)
+
+    @property
+    def originator_id(self) -> bytes | None:
+        """ORIGINATOR_ID (RFC 4456)."""
+        return self.get(Code.ORIGINATOR_ID)
+
+    @property
+    def cluster_list(self) -> tuple[bytes, ...]:
+        """CLUSTER_LIST (RFC 4456), nearest cluster first."""
+        return _groups(self.get(Code.CLUSTER_LIST), 4)
+
+
+def _groups(value: bytes | None, size: int) -> tuple[bytes, ...]:
+    return tuple(value[i : i + size] for i in range(0, len(value), size)) if value else ()
+
+
+class AttributeTable:
+    """All PathAttributes of a speaker: equal ones are one object, unused ones go.
+
+    References are weak and have no callbacks: a dead entry stays, with its block, until a sweep. Sweeps come when the
+    table has doubled since the last one, so their cost is spread over the insertions and memory stays within twice what
+    is live.
+    """
+
+    __slots__ = ("_entries", "_sweep_at")
+
+    _SMALLEST_SWEEP = 8192
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[bytes, bytes, Family], ref[PathAttributes]] = {}
+        self._sweep_at = self._SMALLEST_SWEEP
+
+    def intern(self, family: Family, block: bytes, next_hop: bytes) -> PathAttributes:
+        """The one object for these values. `block` must be canonical."""
+        entries = self._entries
+        key = (block, next_hop, family)
+        entry = entries.get(key)
+        if entry is not None:
+            found = entry()
+            if found is not None:
+                return found
+        elif len(entries) >= self._sweep_at:
+            self.sweep()
+        attributes = PathAttributes(family, block, next_hop)
+        entries[key] = ref(attributes)
+        return attributes
+
+    def sweep(self) -> None:
+        """Drop the entries of attributes that nobody holds."""
+        entries = self._entries
+        for key in [key for key, entry in entries.items() if entry() is None]:
+            del entries[key]
+        self._sweep_at = max(self._SMALLEST_SWEEP, 2 * len(entries))
+
+    def __len__(self) -> int:
+        """Distinct attribute sets in use."""
+        return sum(entry() is not None for entry in self._entries.values())
+
+
+def rebuild(block: bytes, changes: Mapping[int, bytes | None]) -> bytes:
+    """A block with values replaced, removed (None), or inserted where type order puts them; the rest as it was.
+
+    A replaced optional transitive attribute keeps its Partial bit.
+    """
+    missing = {code: value for code, value in changes.items() if value is not None}
+    out: list[bytes] = []
+    for flags, code, value in walk(block):
+        out += (encode_known(new, missing.pop(new)) for new in sorted(c for c in missing if c < code and c != code))
+        if code not in changes:
+            out.append(encode(flags, code, value))
+        elif code in missing:
+            partial = flags & PARTIAL if flags_of(code) == OPTIONAL | TRANSITIVE else 0
+            out.append(encode(flags_of(code) | partial, code, missing.pop(code)))
+    out += (encode_known(code, missing[code]) for code in sorted(missing))
+    return b"".join(out)
+
+
+def local_block(origin: int = 0) -> bytes:
+    """The block of a route that begins here: ORIGIN and an empty AS_PATH."""
+    return encode_known(Code.ORIGIN, bytes((origin,))) + encode_known(Code.AS_PATH, b"")
+
+
+def prepend_as_path(value: bytes, asns: Sequence[int]) -> bytes:
+    """AS_PATH value with `asns` in front (RFC 4271 §5.1.2); a full segment gets a new one before it."""
+    return aspath.prepend(value, asns)
+
+
+def as_path_contains(value: bytes, asn: int) -> int:
+    """How often `asn` is in an AS_PATH value."""
+    return aspath.count(value, asn)
+
+
+def encode_as_path(path: aspath.Segments) -> bytes:
+    """AS_PATH value of (segment type, AS numbers) pairs."""
+    return aspath.encode(path)
+
+
+def encode_u32(value: int) -> bytes:
+    """Value of MULTI_EXIT_DISC and LOCAL_PREF."""
+    return value.to_bytes(4, "big")
+
+
+def encode_communities(values: Iterable[int]) -> bytes:
+    """Value of COMMUNITIES."""
+    return b"".join(value.to_bytes(4, "big") for value in values)
+
+
+def encode_large_communities(values: Iterable[tuple[int, int, int]]) -> bytes:
+    """Value of LARGE_COMMUNITIES."""
+    return b"".join(part.to_bytes(4, "big") for value in values for part in value)
+
+
+def to_two_octet(block: bytes) -> bytes:
+    """A block for an old speaker: AS_TRANS, with AS4_PATH and AS4_AGGREGATOR where they say more (RFC 6793 §4.2.2)."""
+    changes: dict[int, bytes | None] = {}
+    for _, code, value in walk(block):
+        if code == Code.AS_PATH:
+            changes[Code.AS_PATH], as4 = aspath.narrow(value)
+            if as4:
+                changes[Code.AS4_PATH] = as4
+        elif code == Code.AGGREGATOR:
+            if value[:2] == b"\0\0":
+                changes[Code.AGGREGATOR] = value[2:]
+            else:
+                changes[Code.AGGREGATOR] = aspath.AS_TRANS.to_bytes(2, "big") + value[4:]
+                changes[Code.AS4_AGGREGATOR] = value
+    return rebuild(block, changes)

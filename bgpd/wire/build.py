@@ -1,0 +1,96 @@
+"""Values to UPDATE messages (RFC 4271 §4.3, §9.2; RFC 4760 §3, §4; RFC 4724 §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+
+from bgpd.family import IPV4_UNICAST, Family
+from bgpd.wire.attributes import encode_known
+from bgpd.wire.framing import HEADER_LENGTH, MAX_LENGTH, MessageType, build_message
+from bgpd.wire.rules import EXTENDED_LENGTH, Code
+
+_OVERHEAD = HEADER_LENGTH + 4
+"""Header and both length fields of an UPDATE."""
+_MP_HEADER = 4
+"""Flags, code and two octets of length."""
+
+_SHORT = Struct(">H").pack
+_MP_REACH = Struct(">HBB").pack
+_MP_UNREACH = Struct(">HB").pack
+
+
+class AttributesTooLong(ValueError):
+    """The attributes leave no room for a prefix: the route cannot be sent to this peer (RFC 4271 §9.2)."""
+
+
+def build_reach(
+    family: Family, block: bytes, next_hop: bytes, nlri: Sequence[bytes], max_length: int = MAX_LENGTH
+) -> list[bytes]:
+    """Whole messages that announce `nlri`, in order. Raises AttributesTooLong.
+
+    IPv4 with a four-octet next hop takes the classic form; all else MP_REACH_NLRI, first of the attributes (RFC 7606
+    §5.1). `nlri` holds keys, or path identifier + key where ADD-PATH was agreed for sending.
+    """
+    if family == IPV4_UNICAST and len(next_hop) == 4:
+        attributes = insert_next_hop(block, next_hop)
+        head = b"\0\0" + _SHORT(len(attributes)) + attributes
+        fields = _fields(nlri, max_length - _OVERHEAD - len(attributes))
+        return [build_message(MessageType.UPDATE, head + field) for field in fields]
+    start = _MP_REACH(*family, len(next_hop)) + next_hop + b"\0"
+    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start) - len(block))
+    return [_attributes_only(encode_known(Code.MP_REACH_NLRI, start + field) + block) for field in fields]
+
+
+def build_unreach(family: Family, nlri: Sequence[bytes], max_length: int = MAX_LENGTH) -> list[bytes]:
+    """Whole messages that withdraw `nlri`."""
+    if family == IPV4_UNICAST:
+        fields = _fields(nlri, max_length - _OVERHEAD)
+        return [build_message(MessageType.UPDATE, _SHORT(len(field)) + field + b"\0\0") for field in fields]
+    start = _MP_UNREACH(*family)
+    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start))
+    return [_attributes_only(encode_known(Code.MP_UNREACH_NLRI, start + field)) for field in fields]
+
+
+def build_end_of_rib(family: Family) -> bytes:
+    """RFC 4724 §2."""
+    if family == IPV4_UNICAST:
+        return build_message(MessageType.UPDATE, bytes(4))
+    return _attributes_only(encode_known(Code.MP_UNREACH_NLRI, _MP_UNREACH(*family)))
+
+
+def insert_next_hop(block: bytes, next_hop: bytes) -> bytes:
+    """A block with NEXT_HOP where type order puts it."""
+    # ORIGIN and a short AS_PATH in front are the rule.
+    if block[:3] == b"\x40\x01\x01" and block[4:6] == b"\x40\x02":
+        at = 7 + block[6]
+    else:
+        at = _place(block, Code.NEXT_HOP)
+    return block[:at] + b"\x40\x03\x04" + next_hop + block[at:]
+
+
+def _place(block: bytes, code: int) -> int:
+    """Offset of the first attribute with a higher code."""
+    start = 0
+    while start < len(block) and block[start + 1] < code:
+        if block[start] & EXTENDED_LENGTH:
+            start += 4 + (block[start + 2] << 8 | block[start + 3])
+        else:
+            start += 3 + block[start + 2]
+    return start
+
+
+def _attributes_only(attributes: bytes) -> bytes:
+    return build_message(MessageType.UPDATE, b"\0\0" + _SHORT(len(attributes)) + attributes)
+
+
+def _fields(nlri: Sequence[bytes], room: int) -> list[bytes]:
+    """NLRI fields of at most `room` octets. One join where all fits, else slices sized for the longest key."""
+    field = b"".join(nlri)
+    if len(field) <= room:
+        return [field] if field else []
+    longest = max(map(len, nlri))
+    count = room // longest if room > 0 else 0
+    if not count:
+        raise AttributesTooLong(f"{room} octets left for a prefix of {longest}")
+    return [b"".join(nlri[i : i + count]) for i in range(0, len(nlri), count)]

@@ -1,0 +1,95 @@
+"""Message headers: cutting a TCP stream into BGP messages (RFC 4271 §4.1, §6.1; RFC 8654)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+
+from bgpd.errors import BGPError
+
+HEADER_LENGTH = 19
+MARKER = b"\xff" * 16
+MAX_LENGTH = 4096
+EXTENDED_MAX_LENGTH = 65535
+
+_HEADER = Struct(">16sHB")
+_LENGTH_AND_TYPE = Struct(">HB")
+
+
+class MessageType(IntEnum):
+    """Message types (RFC 4271 §4.1, RFC 2918)."""
+
+    OPEN = 1
+    UPDATE = 2
+    NOTIFICATION = 3
+    KEEPALIVE = 4
+    ROUTE_REFRESH = 5
+
+
+# Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a wrong length, which
+# needs the subtype octet; what is too short to hold that octet is a header error.
+_SHORTEST = (0, 29, 23, 21, 19, 22)
+# OPEN and KEEPALIVE never grow (RFC 8654 §4).
+_FIXED_LIMIT = (MessageType.OPEN, MessageType.KEEPALIVE)
+
+
+def build_message(kind: int, body: bytes = b"") -> bytes:
+    """A whole message: header and body. The caller sees to the maximum length."""
+    return MARKER + _LENGTH_AND_TYPE.pack(HEADER_LENGTH + len(body), kind) + body
+
+
+KEEPALIVE = build_message(MessageType.KEEPALIVE)
+
+
+class Framer:
+    """Collects octets and gives whole messages.
+
+    `max_length` is 4096, or 65535 once both sides have sent the Extended Message capability. After a header error
+    `error` is set and nothing more is read: the stream cannot be trusted from there on.
+    """
+
+    __slots__ = ("_rest", "error", "max_length")
+
+    def __init__(self, max_length: int = MAX_LENGTH) -> None:
+        self.max_length = max_length
+        self.error: BGPError | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
+        """Messages completed by `data`, as (type, body without header); those before a header error included."""
+        messages: list[tuple[int, bytes]] = []
+        if self.error is not None:
+            return messages
+        # The copy is wanted: a transport may reuse its buffer as soon as this returns.
+        stream = b"".join((self._rest, data))
+        size = len(stream)
+        limit = self.max_length
+        start = 0
+        while size - start >= HEADER_LENGTH:
+            marker, length, kind = _HEADER.unpack_from(stream, start)
+            if (
+                marker != MARKER
+                or length > limit
+                or not 1 <= kind <= 5
+                or length < _SHORTEST[kind]
+                or (kind in _FIXED_LIMIT and length > (MAX_LENGTH if kind == MessageType.OPEN else HEADER_LENGTH))
+            ):
+                self.error = _header_error(marker, length, kind, limit)
+                self._rest = b""
+                return messages
+            end = start + length
+            if end > size:
+                break
+            messages.append((kind, stream[start + HEADER_LENGTH : end]))
+            start = end
+        self._rest = stream[start:]
+        return messages
+
+
+def _header_error(marker: bytes, length: int, kind: int, limit: int) -> BGPError:
+    """The NOTIFICATION for a bad header, checks in the order of RFC 4271 §6.1."""
+    if marker != MARKER:
+        return BGPError(1, 1, reason="marker is not all ones")
+    if HEADER_LENGTH <= length <= limit and not 1 <= kind <= 5:
+        return BGPError(1, 3, bytes((kind,)), f"message type {kind}")
+    return BGPError(1, 2, length.to_bytes(2, "big"), f"length {length} of message type {kind}")

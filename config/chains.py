@@ -1,0 +1,262 @@
+"""Policy chains: Calico's export, import and kernel decisions (calico-bgp.md 7.4, 8.1, 8.2) as terms.
+
+The order of terms is the order of the numbered steps there. Labels name resource and rule; explain prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bgpd.family import Family, parse_address
+from bgpd.policy import terms as t
+from bgpd.policy.terms import SourceKind, Term, Verdict
+from config import resources as r
+from config.cluster import Cluster
+from config.values import Community, Prefix
+
+__all__ = ["MAXIMUM", "Chains", "kernel_chain", "programs"]
+
+MAXIMUM = 2147483647
+"""Priority and LOCAL_PREF are two forms of one number: LOCAL_PREF = MAXIMUM - priority."""
+_HIGHEST_LOCAL_PREF = 0xFFFFFFFF
+_ELEVATED_PREFERENCE = 200
+_LOCAL_KINDS = frozenset({SourceKind.STATIC, SourceKind.KERNEL, SourceKind.DIRECT})
+Terms = tuple[Term, ...]
+
+
+def _inside(*prefixes: Prefix) -> t.MatchPrefix:
+    return t.MatchPrefix(tuple(t.PrefixRange(p.family, p.key, p.length, p.family.bits) for p in prefixes))
+
+
+def _exactly(prefix: Prefix) -> t.MatchPrefix:
+    return t.MatchPrefix((t.PrefixRange(prefix.family, prefix.key, prefix.length, prefix.length),))
+
+
+class Chains:
+    """Makes the chains of one node; sessions of the same kind share one tuple, which later makes them one group."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._filters = cluster.snapshot.of(r.BGPFilter)
+        self._shared: dict[tuple[Family, bool], tuple[Terms, Terms]] = {}
+        self._made: dict[tuple[Family, bool, bool, tuple[str, ...]], Terms] = {}
+
+    def export(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> Terms:
+        """The export chain of a session."""
+        key = (family, internal, True, filters)
+        if key not in self._made:
+            head, tail = self._parts(family, internal)
+            self._made[key] = head + self._filter_terms(key) + tail
+        return self._made[key]
+
+    def import_(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> Terms:
+        """The import chain of a session."""
+        key = (family, internal, False, filters)
+        if key not in self._made:
+            normal = MAXIMUM - self._cluster.config.priority(family)
+            self._made[key] = (
+                *self._filter_terms(key),
+                Term(
+                    "priority above normal: preference 200",
+                    Verdict.NEXT,
+                    (t.MatchLocalPref(normal + 1, _HIGHEST_LOCAL_PREF),),
+                    (t.SetPreference(_ELEVATED_PREFERENCE),),
+                ),
+                Term("accepted from every peer", Verdict.ACCEPT),
+            )
+        return self._made[key]
+
+    def _parts(self, family: Family, internal: bool) -> tuple[Terms, Terms]:
+        key = (family, internal)
+        if key not in self._shared:
+            self._shared[key] = (_priority(self._cluster, family), _export_policy(self._cluster, family, internal))
+        return self._shared[key]
+
+    def _filter_terms(self, key: tuple[Family, bool, bool, tuple[str, ...]]) -> Terms:
+        family, internal, export, names = key
+        found: list[Term] = []
+        for name in names:
+            resource = self._filters.get(name)
+            if resource is None:
+                # A filter that is missing fails closed: what it might have rejected must not pass.
+                found.append(Term(f"BGPFilter {name} does not exist", Verdict.REJECT))
+                break
+            for number, rule in enumerate(resource.rules(family, export=export), 1):
+                term = _rule_term(
+                    f"BGPFilter {name}, {_list_name(family, export)} rule {number}", rule, internal, export
+                )
+                if term is not None:
+                    found.append(term)
+        return tuple(found)
+
+
+def _list_name(family: Family, export: bool) -> str:
+    return ("exportV" if export else "importV") + ("4" if family.afi == 1 else "6")
+
+
+def _priority(cluster: Cluster, family: Family) -> Terms:
+    """Step 1: metric and LOCAL_PREF in step, before any filter looks at them."""
+    normal = cluster.config.priority(family)
+    return (
+        Term("metric from LOCAL_PREF", Verdict.NEXT, (t.MatchSource(t.BGP_KINDS),), (t.MetricFromLocalPref(MAXIMUM),)),
+        Term(
+            f"LOCAL_PREF from metric, {normal} where there is none",
+            Verdict.NEXT,
+            (t.MatchSource(_LOCAL_KINDS),),
+            (t.LocalPrefFromMetric(MAXIMUM, normal),),
+        ),
+    )
+
+
+def _export_policy(cluster: Cluster, family: Family, internal: bool) -> Terms:
+    """Steps 3 to 10."""
+    pools = cluster.pools(family)
+    found: list[Term] = []
+    for pool in pools:
+        if not pool.export:
+            found.append(Term(f"IPPool {pool.name}: disableBGPExport", Verdict.REJECT, (_inside(pool.cidr),)))
+    found += _interface_terms(cluster, internal)
+    for entry in cluster.advertisements():
+        if entry.prefix.family == family and entry.communities:
+            actions = tuple(_add_community(community) for community in entry.communities)
+            label = f"BGPConfiguration: prefixAdvertisements {entry.prefix}"
+            found.append(Term(label, Verdict.NEXT, (_inside(entry.prefix),), actions))
+    for block in cluster.blocks(family):
+        found += _block_terms(block, cluster.config.priority(family))
+    if not cluster.excluded_from_services:
+        found += _accept_inside("service range", cluster.services(family))
+    if cluster.own.node.cluster_id:
+        found += _accept_inside("route reflector: service range", cluster.reflected_services(family))
+    found += [Term(f"IPPool {pool.name}", Verdict.ACCEPT, (_inside(pool.cidr),)) for pool in pools if pool.export]
+    found.append(Term("outside every IPPool, own block and service range", Verdict.REJECT))
+    return tuple(found)
+
+
+def _accept_inside(label: str, prefixes: Iterable[Prefix]) -> list[Term]:
+    return [Term(f"{label} {prefix}", Verdict.ACCEPT, (_inside(prefix),)) for prefix in prefixes]
+
+
+def _interface_terms(cluster: Cluster, internal: bool) -> list[Term]:
+    """Steps 4 and 5: tunnel routes of Felix stay here; to eBGP peers they may go, on purpose."""
+    patterns: list[str] = []
+    if internal:
+        patterns += ["*.cali", "*.calico"]
+        if not programs(cluster.config, r.ProgramClusterRoutes.IPIP_ONLY):
+            patterns.append("tunl0")
+    patterns.append("bpf*.cali")
+    return [
+        Term(f"route through Felix's device {pattern}", Verdict.REJECT, (t.MatchInterface(pattern),))
+        for pattern in patterns
+    ]
+
+
+def _block_terms(block: r.BlockAffinity, normal: int) -> list[Term]:
+    """Step 6. A block on its way out (pendingDeletion) still hides its addresses; Calico lets them leak."""
+    label = f"own block {block.cidr}"
+    return [
+        Term(label, Verdict.ACCEPT, (_exactly(block.cidr),)),
+        Term(
+            f"{label}: address with priority above normal",
+            Verdict.ACCEPT,
+            # Step 1 has made LOCAL_PREF and metric one; above MAXIMUM BIRD's subtraction wraps to the lowest priority.
+            (_inside(block.cidr), t.MatchLocalPref(MAXIMUM - normal + 1, MAXIMUM)),
+        ),
+        Term(f"{label}: covers this address", Verdict.REJECT, (_inside(block.cidr),)),
+    ]
+
+
+def _add_community(community: Community) -> t.Action:
+    return t.AddCommunity(community) if isinstance(community, int) else t.AddLargeCommunity(community)
+
+
+def _rule_term(label: str, rule: r.FilterRule, internal: bool, export: bool) -> Term | None:
+    """A filter rule as a term; None where it is for the other kind of session."""
+    if rule.peer_type is not None and (rule.peer_type is r.PeerType.IBGP) != internal:
+        return None
+    verdict = Verdict.ACCEPT if rule.action is r.FilterAction.ACCEPT else Verdict.REJECT
+    actions = tuple(_operation(operation) for operation in rule.operations)
+    return Term(label, verdict, tuple(_conditions(rule, export)), actions)
+
+
+def _conditions(rule: r.FilterRule, export: bool) -> Iterable[t.Condition]:
+    # All routes of an import chain are a peer's, so `source` says nothing there.
+    if rule.source is not None and export:
+        yield t.MatchSource(t.BGP_KINDS)
+    if rule.interface:
+        yield t.MatchInterface(rule.interface)
+    if rule.community is not None:
+        if isinstance(rule.community, int):
+            yield t.MatchCommunity(rule.community)
+        else:
+            yield t.MatchLargeCommunity(rule.community)
+    if rule.as_path_prefix:
+        yield t.MatchAsPathPrefix(rule.as_path_prefix)
+    if rule.priority is not None:
+        yield t.MatchLocalPref(MAXIMUM - rule.priority, MAXIMUM - rule.priority)
+    if rule.cidr is not None and rule.operator is not None:
+        yield _cidr_condition(rule.cidr, rule.operator, rule.length)
+
+
+def _cidr_condition(cidr: Prefix, operator: r.MatchOperator, length: tuple[int, int] | None) -> t.MatchPrefix:
+    """prefixLength makes any operator compare with the range (BIRD's Equal then never matches, NotEqual always)."""
+    exact = operator in (r.MatchOperator.EQUAL, r.MatchOperator.NOT_EQUAL)
+    invert = operator in (r.MatchOperator.NOT_EQUAL, r.MatchOperator.NOT_IN)
+    low, high = length if length is not None else (cidr.length, cidr.length if exact else cidr.family.bits)
+    return t.MatchPrefix((t.PrefixRange(cidr.family, cidr.key, low, high),), invert)
+
+
+def _operation(operation: r.Operation) -> t.Action:
+    if operation.add_community is not None:
+        return _add_community(operation.add_community)
+    if operation.set_priority is not None:
+        return t.SetLocalPref(MAXIMUM - operation.set_priority)
+    return t.PrependAsPath(operation.prepend_as_path)
+
+
+def programs(config: r.BGPConfiguration, what: r.ProgramClusterRoutes) -> bool:
+    """Whether the BGP side writes routes of one sort of pool (IPIP_ONLY or NO_ENCAP_ONLY) to the kernel."""
+    return config.program_cluster_routes in (r.ProgramClusterRoutes.ENABLED, what)
+
+
+def kernel_chain(cluster: Cluster, family: Family) -> Terms:
+    """Which best routes are written to the kernel (8.2)."""
+    found = [
+        Term(
+            "the kernel has it already",
+            Verdict.REJECT,
+            (t.MatchSource(frozenset({SourceKind.KERNEL, SourceKind.DIRECT})),),
+        )
+    ]
+    for prefix in cluster.services(family):
+        found.append(Term(f"service range {prefix}: not for the kernel", Verdict.REJECT, (_inside(prefix),)))
+    encrypted = _wireguard_peers(cluster, family)
+    if encrypted:
+        conditions = (t.MatchSource(t.BGP_KINDS), t.MatchNextHop(encrypted))
+        found.append(Term("WireGuard peer: Felix programs it", Verdict.REJECT, conditions))
+    if family.afi != 1 or cluster.own.node.ipv4_network is not None:
+        found += [_pool_term(cluster, pool) for pool in cluster.pools(family)]
+    found.append(Term("outside every IPPool", Verdict.ACCEPT))
+    return tuple(found)
+
+
+def _wireguard_peers(cluster: Cluster, family: Family) -> frozenset[bytes]:
+    own = cluster.own.node
+    if not own.wireguard(family):
+        return frozenset()
+    others: Sequence[r.Node] = [host.node for host in cluster.hosts if host.node is not own]
+    return frozenset(
+        parse_address(node.address(family)) for node in others if node.wireguard(family) and node.address(family)
+    )
+
+
+def _pool_term(cluster: Cluster, pool: r.IPPool) -> Term:
+    """Rule 4 (8.3): what is not ours to write is Felix's."""
+    encapsulated = pool.vxlan is not r.Encapsulation.NEVER or pool.ipip is not r.Encapsulation.NEVER
+    if encapsulated:
+        name = "VXLAN" if pool.vxlan is not r.Encapsulation.NEVER else "IPIP"
+        return Term(f"IPPool {pool.name}: {name}, Felix programs it", Verdict.REJECT, (_inside(pool.cidr),))
+    if programs(cluster.config, r.ProgramClusterRoutes.NO_ENCAP_ONLY):
+        return Term(f"IPPool {pool.name}: no encapsulation", Verdict.ACCEPT, (_inside(pool.cidr),))
+    value = cluster.config.program_cluster_routes.value
+    label = f"IPPool {pool.name}: programClusterRoutes is {value}, Felix programs it"
+    return Term(label, Verdict.REJECT, (_inside(pool.cidr),))

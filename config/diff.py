@@ -1,0 +1,179 @@
+"""Two SpeakerSettings -> the changes between them, each with what it costs.
+
+The costs come from the settings' own metadata (`bgpd.settings.cost_of`), so that what a plan promises and what the
+speaker does have one source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import TypeVar
+
+from attrs import evolve, fields, frozen
+
+from bgpd.family import format_prefix
+from bgpd.policy.terms import Term
+from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings, StaticRoute, cost_of
+from config.view import HIDDEN, plain, term_text
+
+__all__ = ["Change", "ChangeKind", "cost", "diff"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class ChangeKind(Enum):
+    """What happens to the thing that a change names."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@frozen
+class Change:
+    """One difference. `old` and `new` are for people; passwords are hidden in them."""
+
+    kind: ChangeKind
+    scope: str
+    """"speaker", "peer Mesh_10_0_0_9" or "static route 10.244.1.0/26"."""
+    field: str = ""
+    """Of a changed thing; "fib.table" for nested settings."""
+    family: str = ""
+    """"ipv4" or "ipv6" where the field belongs to one family of a peer."""
+    old: str = ""
+    new: str = ""
+    cost: Cost = Cost.NOTHING
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.scope, self.family, self.field) if part)
+        if self.kind is not ChangeKind.CHANGED:
+            detail = self.new or self.old
+            return f"{where}: {self.kind.value}" + (f" ({detail})" if detail else "")
+        return f"{where}: {self.old} -> {self.new}" + (f" [{self.cost.name.lower()}]" if self.cost else "")
+
+
+def cost(changes: Iterable[Change]) -> Cost:
+    """The highest cost among changes."""
+    return max((change.cost for change in changes), default=Cost.NOTHING)
+
+
+def diff(old: SpeakerSettings | None, new: SpeakerSettings) -> tuple[Change, ...]:
+    """Everything that differs, in a fixed order: speaker, static routes, peers. `old` None: nothing runs yet."""
+    if old is None:
+        old = SpeakerSettings(asn=new.asn, router_id=new.router_id)
+    if old == new:
+        return ()
+    return (*_speaker(old, new), *_statics(old, new), *_peers(old, new))
+
+
+def _speaker(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
+    for attribute in fields(SpeakerSettings):
+        name = attribute.name
+        before, after = getattr(old, name), getattr(new, name)
+        if name in ("peers", "static_routes") or before == after:
+            continue
+        if name in ("learn", "fib"):
+            for inner in fields(type(before)):
+                yield from _field(
+                    "speaker", f"{name}.{inner.name}", getattr(before, inner.name), getattr(after, inner.name)
+                )
+        else:
+            yield from _field("speaker", name, before, after, cost_of(SpeakerSettings, name))
+
+
+def _field(
+    scope: str, name: str, before: object, after: object, price: Cost = Cost.NOTHING, family: str = ""
+) -> Iterator[Change]:
+    if before != after:
+        shown = (HIDDEN, HIDDEN) if name == "password" else _shown(before, after)
+        yield Change(ChangeKind.CHANGED, scope, name, family, *shown, price)
+
+
+def _shown(before: object, after: object) -> tuple[str, str]:
+    """Both values in short; of two chains only the terms that one has and the other has not."""
+    if _is_chain(before) and _is_chain(after):
+        assert isinstance(before, tuple) and isinstance(after, tuple)
+        gone, come = [x for x in before if x not in after], [x for x in after if x not in before]
+        if not gone and not come:
+            return "terms in one order", "in another"
+        return _terms(gone), _terms(come)
+    return str(plain(before)), str(plain(after))
+
+
+def _is_chain(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, Term) for item in value)
+
+
+def _terms(terms: list[Term]) -> str:
+    return "; ".join(map(term_text, terms)) or "(nothing)"
+
+
+def _pairs(old: Mapping[K, V], new: Mapping[K, V]) -> Iterator[tuple[K, V | None, V | None]]:
+    """(key, before, after) of what differs: removed and changed in the old order, then added in the new one."""
+    for key, before in old.items():
+        if before != new.get(key):
+            yield key, before, new.get(key)
+    for key, after in new.items():
+        if key not in old:
+            yield key, None, after
+
+
+def _statics(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
+    def index(settings: SpeakerSettings) -> dict[tuple[object, bytes], StaticRoute]:
+        return {(route.family, route.key): route for route in settings.static_routes}
+
+    for _, before, after in _pairs(index(old), index(new)):
+        route = after or before
+        assert route is not None
+        scope = f"static route {format_prefix(route.family, route.key)}"
+        if before is None or after is None:
+            yield _whole(scope, before, route.label)
+        else:
+            for name in ("kind", "gateway", "label"):
+                yield from _field(scope, name, getattr(before, name), getattr(after, name))
+
+
+def _whole(scope: str, before: object, detail: str, price: Cost = Cost.NOTHING) -> Change:
+    if before is None:
+        return Change(ChangeKind.ADDED, scope, new=detail)
+    return Change(ChangeKind.REMOVED, scope, old=detail, cost=price)
+
+
+def _peers(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
+    before_by_name = {peer.name: peer for peer in old.peers}
+    after_by_name = {peer.name: peer for peer in new.peers}
+    for name, before, after in _pairs(before_by_name, after_by_name):
+        scope = f"peer {name}"
+        if before is None or after is None:
+            peer = after or before
+            assert peer is not None
+            # A session that goes is a session that ends; one that comes disturbs nobody.
+            yield _whole(scope, before, f"{peer.address} AS {peer.asn}, {peer.label}", Cost.RESET)
+        else:
+            yield from _peer(scope, before, after)
+
+
+def _peer(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator[Change]:
+    for attribute in fields(PeerSettings):
+        name = attribute.name
+        if name == "families":
+            yield from _families(scope, before, after)
+        elif name != "name":
+            price = Cost.RESET if name == "address" else cost_of(PeerSettings, name)
+            yield from _field(scope, name, getattr(before, name), getattr(after, name), price)
+
+
+def _families(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator[Change]:
+    by_family = [{entry.family: entry for entry in peer.families} for peer in (before, after)]
+    for family, old, new in _pairs(by_family[0], by_family[1]):
+        if old is None or new is None:
+            yield evolve(_whole(scope, old, "", Cost.RESET), family=str(family), cost=Cost.RESET)
+            continue
+        for attribute in fields(FamilySettings):
+            name = attribute.name
+            price = cost_of(FamilySettings, name)
+            yield from _field(scope, name, getattr(old, name), getattr(new, name), price, str(family))
+    if before.families != after.families and by_family[0] == by_family[1]:
+        yield from _field(scope, "families", tuple(by_family[0]), tuple(by_family[1]))

@@ -1,0 +1,124 @@
+"""The store of resources: immutable, so that a compile never sees half a change.
+
+An object that is refused keeps its last good version in force, and its problems stand beside it until a good version or
+its removal comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from attrs import field, frozen
+
+from config import resources as r
+from config.problems import Problem
+from config.resources import Resource
+
+__all__ = ["Key", "Put", "Refuse", "Remove", "Snapshot", "StoreChange"]
+
+Key = tuple[str, str]
+"""(kind, name)."""
+
+T = TypeVar("T", bound=Resource)
+
+
+@frozen
+class Put:
+    """A good version of an object, with notices."""
+
+    resource: Resource
+    notices: tuple[Problem, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What it changes."""
+        return (type(self.resource).__name__, self.resource.name)
+
+
+@frozen
+class Refuse:
+    """A version of an object that cannot be used."""
+
+    key: Key
+    problems: tuple[Problem, ...]
+
+
+@frozen
+class Remove:
+    """The object is gone."""
+
+    key: Key
+
+
+StoreChange = Put | Refuse | Remove
+
+
+@frozen
+class Snapshot:
+    """All resources at one moment. `apply` gives the next one; maps of kinds that did not change are shared."""
+
+    objects: Mapping[str, Mapping[str, Resource]] = field(factory=dict)
+    problems: Mapping[Key, tuple[Problem, ...]] = field(factory=dict)
+    """Of refused objects, and notices of accepted ones."""
+    source_problems: tuple[Problem, ...] = ()
+    """Faults of the datastore itself (a file that cannot be read, a folder that is gone)."""
+    complete: bool = True
+    """False: what the datastore shows now is held back, and this is an earlier state."""
+
+    def apply(self, changes: Iterable[StoreChange]) -> Snapshot:
+        """The snapshot after these changes, in order."""
+        objects: dict[str, Any] = dict(self.objects)
+        problems = dict(self.problems)
+        copied: set[str] = set()
+        for change in changes:
+            kind, name = change.key
+            if kind not in copied:
+                copied.add(kind)
+                objects[kind] = dict(objects.get(kind, {}))
+            problems.pop(change.key, None)
+            if isinstance(change, Put):
+                objects[kind][name] = change.resource
+                if change.notices:
+                    problems[change.key] = change.notices
+            elif isinstance(change, Refuse):
+                problems[change.key] = change.problems
+            else:
+                objects[kind].pop(name, None)
+        return Snapshot(objects, problems, self.source_problems, self.complete)
+
+    def put(self, resource: Resource) -> Snapshot:
+        """With this object in place of any earlier version."""
+        return self.apply([Put(resource)])
+
+    def refuse(self, key: Key, problems: Iterable[Problem]) -> Snapshot:
+        """With the object's new version refused; the last good one, if any, stays."""
+        return self.apply([Refuse(key, tuple(problems))])
+
+    def remove(self, key: Key) -> Snapshot:
+        """Without the object."""
+        return self.apply([Remove(key)])
+
+    def of(self, kind: type[T]) -> Mapping[str, T]:
+        """All objects of a kind by name, in no order that means anything."""
+        found: Any = self.objects.get(kind.__name__, {})
+        return found  # type: ignore[no-any-return]
+
+    def refused_without_version(self, key: Key) -> bool:
+        """Whether the object exists, but never had a version that could be used."""
+        if self.objects.get(key[0], {}).get(key[1]) is not None:
+            return False
+        return any(problem.refused for problem in self.problems.get(key, ()))
+
+    def all_problems(self) -> Iterator[Problem]:
+        """Every problem, the datastore's first, then by kind and name."""
+        yield from self.source_problems
+        for key in sorted(self.problems):
+            yield from self.problems[key]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.objects.values()))
+
+    def nodes(self) -> Mapping[str, r.Node]:
+        """The nodes by name."""
+        return self.of(r.Node)

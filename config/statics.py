@@ -1,0 +1,46 @@
+"""Routes of configuration's own: blackholes for own blocks and service ranges, host routes of reachableBy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from bgpd.family import FAMILIES, family_of, parse_address, parse_prefix
+from bgpd.settings import StaticKind, StaticRoute
+from config.cluster import Cluster
+from config.peers import Candidate
+
+__all__ = ["static_routes"]
+
+
+def static_routes(cluster: Cluster, sessions: Iterable[Candidate]) -> tuple[StaticRoute, ...]:
+    """All static routes of the node, one per prefix, by family and prefix."""
+    unique: dict[tuple[object, bytes], StaticRoute] = {}
+    for route in [*_blocks(cluster), *_services(cluster), *_gateways(sessions)]:
+        unique.setdefault((route.family, route.key), route)
+    return tuple(sorted(unique.values(), key=lambda route: (route.family, route.key)))
+
+
+def _blocks(cluster: Cluster) -> Iterator[StaticRoute]:
+    for family in FAMILIES:
+        for block in cluster.blocks(family):
+            # Felix's own route stands for a block of one address (calico-bgp.md 7.2).
+            if block.cidr.length < family.bits:
+                yield StaticRoute(family, block.cidr.key, StaticKind.BLACKHOLE, f"own block {block.cidr}")
+
+
+def _services(cluster: Cluster) -> Iterator[StaticRoute]:
+    if cluster.excluded_from_services:
+        return
+    for family in FAMILIES:
+        for prefix in cluster.services(family):
+            yield StaticRoute(family, prefix.key, StaticKind.BLACKHOLE, f"service range {prefix}")
+
+
+def _gateways(sessions: Iterable[Candidate]) -> Iterator[StaticRoute]:
+    for session in sorted(sessions, key=lambda session: session.name):
+        peer = session.origin
+        if peer is None or not peer.reachable_by or family_of(peer.reachable_by) != session.family:
+            continue
+        family, key = parse_prefix(session.address)
+        label = f"BGPPeer {peer.name}: reachableBy"
+        yield StaticRoute(family, key, StaticKind.GATEWAY, label, parse_address(peer.reachable_by))

@@ -1,0 +1,141 @@
+"""The benchmark's cases. Each takes the Bench and adds rows; daemons take turns within a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from attrs import define
+
+from tests.bench import bird_side, our_side
+from tests.bench.collector import Attributes, collect, compare
+from tests.bench.lab import Lab, Running, client
+from tests.bench.load import phase, run_load
+from tests.bench.measure import wait_for_rest
+from tests.bench.report import Report
+from tests.bench.tables import full_table
+from tests.interop.scripted import OpenOptions
+
+IGP_TABLE = "ipv4 table igp4;\nprotocol static { ipv4 { table igp4; }; route 0.0.0.0/0 via 172.30.1.1; }"
+"""BIRD resolves next hops in a table of their own, as ours does: else it re-evaluates them all the time."""
+DEFAULT_IN_MAIN = "protocol static { ipv4; route 0.0.0.0/0 via 172.30.1.1; }"
+SINK = "--clients 1 --prefixes 100000 --plen mix --set-size 8 --realistic --mode sink"
+
+
+@define(eq=False)
+class Bench:
+    """What a case needs: the lab, the table of results, and which daemons are there."""
+
+    lab: Lab
+    report: Report
+    runs: int
+    daemons: tuple[str, ...]
+    """"ours", "bird", "frr": those that are to be run."""
+    profile_folder: Path | None = None
+    """Where cProfile files of our daemon go; None: not profiled (profiling makes it slower)."""
+
+    def profile(self, name: str) -> Path | None:
+        """The profile file of a case."""
+        return self.profile_folder / f"{name}.prof" if self.profile_folder else None
+
+    def turns(self, *names: str) -> Iterator[str]:
+        """Daemon names run after run, so that a busy moment hits all alike; the order turns round each time."""
+        present = [name for name in names if name in self.daemons]
+        for number in range(self.runs):
+            yield from present if number % 2 == 0 else reversed(present)
+
+    def attempt(self, case: str, who: str, action: Callable[[], None]) -> None:
+        """Run one turn; a failure becomes a remark, so that the other figures still come."""
+        try:
+            action()
+        except Exception as error:
+            self.report.remark(f"{case}, {who}: {type(error).__name__}: {error}")
+        finally:
+            self.lab.stop_all()
+            self.lab.fresh_kernel()
+
+
+def case_full_table(bench: Bench) -> None:
+    """The full table over one real session: CPU, wall time, memory, and the table itself compared."""
+    table = full_table()
+    lab, report = bench.lab, bench.report
+    case = "full table"
+    report.remark(f"{case}: {table.name}, {len(table.messages)} UPDATEs, {table.prefixes} prefixes at the end")
+    if not table.name.startswith("MRT"):
+        report.remark(f"{case}: ../shared is absent, so the table of 2015 is not played and the figures are no verdict")
+    held: dict[str, dict[bytes, Attributes]] = {}
+
+    def turn(who: str) -> None:
+        lab.daemon.run("ip", "route", "replace", "default", "via", "172.30.1.1", "proto", "static")
+        running = _start_receiver(bench, who, table.asn)
+        before_cpu, before_rss = running.cpu, running.rss_mib
+        sender = lab.speaker(OpenOptions(table.asn, client(0), families=((1, 1),)), client(0))
+        time.sleep(0.5)
+        began, before_cpu = time.monotonic(), running.cpu
+        sender.blast(table.messages)
+        rest = wait_for_rest(running.pids, 1.0)
+        name = {"bird-main": "bird, next hops in its main table"}.get(who, who)
+        report.add(case, "CPU", "s", name, rest.cpu - before_cpu, ratio_limit=4.0, goal=2.5)
+        report.add(case, "wall", "s", name, rest.busy_until - began)
+        report.add(case, "resident", "MiB", name, running.rss_mib, limit=350)
+        report.add(case, "octets a route", "B", name, (running.rss_mib - before_rss) * 1048576 / table.prefixes)
+        if who in ("ours", "bird") and who not in held:
+            held[who] = collect(lab, table.asn, 1, table.prefixes)
+        sender.close()
+        lab.stop_all()
+        if who == "ours":
+            report.add(case, "longest loop stall", "s", who, our_side.longest_stall(lab), limit=0.5)
+
+    for who in bench.turns("ours", "bird", "bird-main"):
+        bench.attempt(case, who, lambda: turn(who))  # noqa: B023
+    for who, routes in held.items():
+        report.remark(f"{case}: {who} gave a second peer {len(routes)} prefixes (expected {table.prefixes})")
+    if len(held) == 2:
+        found = compare(held["ours"], held["bird"])
+        text = "; ".join(found) or "equal to BIRD's in every attribute of every prefix"
+        report.remark(f"{case}: our table is {text}" if not found else f"{case}: tables differ: {text}")
+        report.add(case, "prefixes that differ", "", "ours", float(_count_differences(held)), limit=0)
+
+
+def _count_differences(held: dict[str, dict[bytes, Attributes]]) -> int:
+    ours, bird = held["ours"], held["bird"]
+    return sum(ours.get(key) != bird.get(key) for key in ours.keys() | bird.keys())
+
+
+def _start_receiver(bench: Bench, who: str, asn: int) -> Running:
+    if who == "ours":
+        peers = [our_side.peer(number, asn, reflector_client=True) for number in (0, 1)]
+        data = our_side.settings(asn, peers, cluster_id="172.30.0.1", fib={"enabled": False})
+        return bench.lab.keep(our_side.start_speaker(bench.lab, data, kernel=True, profile=bench.profile("full")))
+    config = bird_side.bird_config(asn, 2, reflect=True)
+    if who == "bird":
+        config = config.replace("ipv4 { import all;", "ipv4 { igp table igp4; import all;")
+        config = config.replace("template bgp", IGP_TABLE + "\ntemplate bgp")
+    else:
+        config += DEFAULT_IN_MAIN + "\n"
+    return bench.lab.keep(bird_side.start_bird(bench.lab, config))
+
+
+def case_sink(bench: Bench) -> None:
+    """Reception of 100,000 prefixes, eight to an attribute set, from one iBGP peer."""
+    lab, report = bench.lab, bench.report
+    case = "sink100k"
+
+    def turn(who: str) -> None:
+        if who == "ours":
+            data = our_side.settings(64512, [our_side.peer(0, 64512)], fib={"enabled": False})
+            running = our_side.start_speaker(lab, data, kernel=True, profile=bench.profile("sink"))
+        elif who == "bird":
+            running = bird_side.start_bird(lab, bird_side.bird_config(64512, 1))
+        else:
+            running = bird_side.start_frr(lab, bird_side.frr_config(64512, 1), kernel=False)
+        lab.keep(running)
+        before = running.rss_mib
+        found = phase(run_load(lab, running, 64512, SINK), "sink")
+        report.add(case, "CPU", "s", who, found["daemon_cpu_s"], ratio_limit=4.0, goal=2.5)
+        report.add(case, "wall", "s", who, found["seconds"])
+        report.add(case, "octets a route", "B", who, (running.rss_mib - before) * 1048576 / 100_000)
+
+    for who in bench.turns("ours", "bird", "frr"):
+        bench.attempt(case, who, lambda: turn(who))  # noqa: B023

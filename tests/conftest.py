@@ -1,0 +1,75 @@
+"""What all tests share: a skip is a failure where CI=true, and figures are printed at the end of the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+ALLOWED_SKIPS: dict[str, str] = {}
+"""Beginnings of skip reasons that CI accepts, each with why. Empty: what CI cannot run is a hole in CI."""
+
+_FIGURES = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
+
+def _reason(longrepr: Any) -> str:
+    text = str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def _fail_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skipped report into a failed one, unless its reason is allowed."""
+    if not _in_ci() or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = _reason(report.longrepr)
+    if not any(reason.startswith(allowed) for allowed in ALLOWED_SKIPS):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not accept: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_skipped(report)
+    return report
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = []
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, object], None]:
+    """`figure("lost packets", 0)`: a measured value, printed with the test's name when the run ends."""
+    figures = request.config.stash[_FIGURES]
+
+    def note(what: str, value: object) -> None:
+        figures.append((request.node.nodeid, f"{what}: {value}"))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    figures = config.stash[_FIGURES]
+    if not figures:
+        return
+    terminalreporter.section("figures")
+    last = ""
+    for test, text in figures:
+        if test != last:
+            terminalreporter.write_line(test)
+            last = test
+        terminalreporter.write_line(f"  {text}")

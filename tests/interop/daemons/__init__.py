@@ -1,0 +1,1 @@
+"""One module per foreign BGP daemon: its configuration, its process, its tables."""

@@ -1,0 +1,150 @@
+"""Traffic never stops: speakers die under packets and come back; kernel routes that did not change are not touched.
+
+Where our speaker is the helper of the one that dies, no packet may be lost. Where BIRD or FRR is, what they lose is
+reported: after a second restart both follow RFC 4724 §4.2 and drop what was stale already.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.cluster import Lab, Machine
+from tests.lab.probes import Account
+from tests.netns.e2e import Pair, running_lab, traffic, untouched
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+Figure = Callable[[str, object], None]
+HELPERS = ("ours", "bird", "frr")
+
+
+@pytest.fixture(scope="module", params=HELPERS)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with running_lab(request.param) as lab:
+        for letter in "abc":
+            lab.add_pod(lab.node(letter), f"pod-{letter}")
+        yield lab
+
+
+def pairs(lab: Lab) -> tuple[list[Pair], list[Pair]]:
+    """Flows between pods (our speakers on both sides), and flows to the outside (the router as helper)."""
+    a, b, c = (lab.node(letter).pods[f"pod-{letter}"].endpoint for letter in "abc")
+    return [(a, b), (b, c)], [(a, lab.outside), (b, lab.outside)]
+
+
+def back(lab: Lab, machine: Machine) -> None:
+    machine.bgp.start()
+    lab.wait_settled(60)
+    lab.wait_converged()
+
+
+def kill_once(lab: Lab, machine: Machine) -> None:
+    machine.bgp.kill()
+    time.sleep(1)
+    back(lab, machine)
+
+
+def kill_twice(lab: Lab, machine: Machine) -> None:
+    """Calico's outage of 2017: the second restart, one second after the first."""
+    machine.bgp.kill()
+    machine.bgp.launch()
+    time.sleep(1)
+    machine.bgp.kill()
+    back(lab, machine)
+
+
+def kill_at_random(lab: Lab, machine: Machine) -> None:
+    """Three kills, each at any moment of the start before it."""
+    moments = random.Random(20170923)
+    for _ in range(3):
+        machine.bgp.kill()
+        time.sleep(moments.uniform(0, 0.3))
+        machine.bgp.launch()
+        time.sleep(moments.uniform(0, 1.5))
+    machine.bgp.kill()
+    back(lab, machine)
+
+
+def lost_by(account: Account, flows: list[Pair]) -> str:
+    """The account of some of the flows."""
+    names = {f"{one.name} - {other.name}" for one, other in flows}
+    part = Account(tuple(loss for loss in account.losses if loss.flow.split(" IPv")[0] in names))
+    return str(part)
+
+
+@pytest.mark.parametrize("how", [kill_once, kill_twice, kill_at_random])
+def test_node_speaker_dies_under_traffic(lab: Lab, how: Callable[[Lab, Machine], None], figure: Figure) -> None:
+    between_pods, outside = pairs(lab)
+    node = lab.node("b")
+    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic([*between_pods, *outside]) as probes:
+        how(lab, node)
+        account = probes.finish()
+    figure(f"{how.__name__}, pods to pods", lost_by(account, between_pods))
+    figure(f"{how.__name__}, {lab.tor_kind} as helper", lost_by(account, outside))
+    figure(f"{how.__name__}, unchanged kernel routes touched", len(changes))
+    assert not changes, "\n".join(changes)
+    must_not_lose = account.losses if lab.tor_kind == "ours" else [
+        loss for loss in account.losses if "tor" not in loss.flow
+    ]
+    lossy = [str(loss) for loss in must_not_lose if loss.lost]
+    assert not lossy, "\n".join(lossy)
+
+
+@pytest.mark.parametrize("how", [kill_once, kill_twice])
+def test_router_dies_under_traffic(lab: Lab, how: Callable[[Lab, Machine], None], figure: Figure) -> None:
+    """Our nodes as helpers of the router. Only our own keeps its kernel routes by itself, and is held to it."""
+    assert lab.tor is not None
+    if lab.tor_kind != "ours":
+        others_router_dies(lab, how, figure)
+        return
+    _, outside = pairs(lab)
+    with untouched(lab, "node-a", "node-b", "node-c", "tor") as changes, traffic(outside) as probes:
+        how(lab, lab.tor)
+        account = probes.finish()
+    figure(how.__name__, account)
+    assert not changes, "\n".join(changes)
+    assert account.lost == 0, "\n".join(map(str, account.losses))
+
+
+def others_router_dies(lab: Lab, how: Callable[[Lab, Machine], None], figure: Figure) -> None:
+    """The nodes keep the router's routes; what the router does to its own kernel is reported."""
+    assert lab.tor is not None
+    _, outside = pairs(lab)
+    with traffic(outside) as probes:
+        how(lab, lab.tor)
+        account = probes.finish()
+    figure(f"{how.__name__}, router {lab.tor_kind}", account)
+    lab.wait_settled(60)
+
+
+def test_sigterm_keeps_the_routes_and_loses_nothing(lab: Lab, figure: Figure) -> None:
+    """A rolling upgrade: stop, start."""
+    between_pods, _ = pairs(lab)
+    node = lab.node("a")
+    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic(between_pods) as probes:
+        node.bgp.stop()
+        time.sleep(0.5)
+        back(lab, node)
+        account = probes.finish()
+    figure("SIGTERM and start", account)
+    assert not changes, "\n".join(changes)
+    assert account.lost == 0, "\n".join(map(str, account.losses))
+
+
+def test_all_speakers_die_at_once(lab: Lab, figure: Figure) -> None:
+    between_pods, _ = pairs(lab)
+    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic(between_pods) as probes:
+        for node in lab.nodes:
+            node.bgp.kill()
+        time.sleep(0.5)
+        for node in lab.nodes:
+            node.bgp.launch()
+        for node in lab.nodes:
+            back(lab, node)
+        account = probes.finish()
+    figure("every node's speaker killed at once", account)
+    assert not changes, "\n".join(changes)
+    assert account.lost == 0, "\n".join(map(str, account.losses))

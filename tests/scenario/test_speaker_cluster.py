@@ -1,0 +1,246 @@
+"""Whole speakers, joined in memory: announcements, restart and helper, reconfiguration, reflection, limits."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
+from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
+from bgpd.routes import RouteKind
+from bgpd.session.fsm import State
+from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
+
+from .cluster import Cluster, Host
+
+A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
+EXPORT = (
+    Term(
+        "pool",
+        Verdict.ACCEPT,
+        (
+            MatchPrefix(
+                (
+                    PrefixRange(IPV4_UNICAST, parse_prefix("10.244.0.0/16")[1], 16, 32),
+                    PrefixRange(IPV6_UNICAST, parse_prefix("fd00:244::/32")[1], 32, 128),
+                )
+            ),
+        ),
+    ),
+)
+BOTH = (FamilySettings(IPV4_UNICAST, export_chain=EXPORT), FamilySettings(IPV6_UNICAST, export_chain=EXPORT))
+
+
+def block(number: int) -> StaticRoute:
+    family, key = parse_prefix(f"10.244.{number}.0/26")
+    return StaticRoute(family, key, StaticKind.BLACKHOLE, "own block")
+
+
+def peer(address: str, **changes: object) -> PeerSettings:
+    settings = PeerSettings(
+        f"p{address[-1]}", address, 64512, families=BOTH, own_addresses=((IPV6_UNICAST, "fd00::1"),)
+    )
+    return evolve(settings, **changes)
+
+
+def node(address: str, others: list[str], **changes: object) -> SpeakerSettings:
+    number = int(address[-1])
+    settings = SpeakerSettings(
+        64512, address, peers=tuple(peer(other) for other in others), static_routes=(block(number),)
+    )
+    return evolve(settings, **changes)
+
+
+def mesh(addresses: list[str], **changes: object) -> Cluster:
+    cluster = Cluster()
+    for address in addresses:
+        cluster.add(address, node(address, [other for other in addresses if other != address], **changes))
+        cluster.link(address, "10.0.0.0/24")
+        cluster.link(address, "fd00::/64")
+    for address in addresses:
+        cluster.start(address)
+    return cluster
+
+
+def up(host: Host) -> int:
+    return sum(p.session.state is State.ESTABLISHED for p in host.speaker.peers.values())
+
+
+def test_blocks_and_pod_routes_reach_the_other_kernels() -> None:
+    cluster = mesh([A, B, C])
+    cluster.local(A, "10.244.2.77/32")
+    cluster.local(A, "fd00:244::1/128")
+    assert cluster.run(5, lambda: all(up(h) == 2 for h in cluster.hosts.values()))
+    cluster.run(1)
+    b = cluster.hosts[B]
+    kernel = {key: route for (_, key), route in b.kernel.items()}
+    route = kernel[parse_prefix("10.244.1.0/26")[1]]
+    assert route.kind is RouteKind.UNICAST and route.hops[0].gateway == bytes((10, 0, 0, 1))
+    assert kernel[parse_prefix("10.244.2.0/26")[1]].kind is RouteKind.BLACKHOLE
+    assert parse_prefix("10.244.2.77/32")[1] in kernel
+    assert b.routes()["fd00:244::1/128"] == ["p1"]
+    cluster.local(A, "10.244.2.77/32", present=False)
+    cluster.run(0.2)
+    assert "10.244.2.77/32" not in b.routes()
+    assert (IPV4_UNICAST, parse_prefix("10.244.2.77/32")[1]) not in b.kernel
+
+
+def test_kill_and_restart_twice_changes_no_kernel_route() -> None:
+    cluster = mesh([A, B, C])
+    cluster.run(20)
+    before = {address: dict(host.kernel) for address, host in cluster.hosts.items()}
+    assert all(host.released for host in cluster.hosts.values())
+    writes = {address: host.writes for address, host in cluster.hosts.items()}
+    for _ in range(2):
+        cluster.kill(B)
+        cluster.run(1)
+        cluster.add(B, cluster.hosts[B].settings)
+        cluster.link(B, "10.0.0.0/24")
+        cluster.link(B, "fd00::/64")
+        cluster.start(B)
+        cluster.run(1)
+        assert {a: h.kernel for a, h in cluster.hosts.items()} == before
+    cluster.run(30)
+    assert {a: h.kernel for a, h in cluster.hosts.items()} == before
+    assert cluster.hosts[B].released
+    assert all(up(h) == 2 for h in cluster.hosts.values())
+    assert {a: h.writes for a, h in cluster.hosts.items() if a != B} == {a: w for a, w in writes.items() if a != B}
+    assert cluster.hosts[B].writes == 0
+
+
+def test_what_is_not_repeated_after_a_restart_goes_with_end_of_rib() -> None:
+    cluster = mesh([A, B])
+    cluster.run(20)
+    cluster.kill(B)
+    cluster.run(1)
+    cluster.add(B, evolve(cluster.hosts[B].settings, static_routes=(block(9),)))
+    cluster.link(B, "10.0.0.0/24")
+    cluster.start(B)
+    cluster.run(20)
+    assert sorted(cluster.hosts[A].routes()) == ["10.0.0.0/24", "10.244.1.0/26", "10.244.9.0/26", "fd00::/64"]
+
+
+def test_a_peer_that_never_returns_loses_its_routes_at_the_restart_time() -> None:
+    cluster = mesh([A, B])
+    cluster.run(20)
+    cluster.kill(B)
+    cluster.run(110)
+    assert "10.244.2.0/26" in cluster.hosts[A].routes()
+    cluster.run(15)
+    assert "10.244.2.0/26" not in cluster.hosts[A].routes()
+    assert (IPV4_UNICAST, parse_prefix("10.244.2.0/26")[1]) not in cluster.hosts[A].kernel
+
+
+def test_reconfigure_blocks_filters_and_peers_without_a_reset() -> None:
+    cluster = mesh([A, B, C])
+    cluster.run(20)
+    settings = cluster.hosts[A].settings
+    cluster.reconfigure(A, evolve(settings, static_routes=(block(1), block(8))))
+    cluster.run(0.2)
+    assert "10.244.8.0/26" in cluster.hosts[B].routes()
+    closed = tuple(FamilySettings(f.family, export_chain=()) for f in BOTH)
+    peers = (evolve(settings.peers[0], families=closed), settings.peers[1])
+    cluster.reconfigure(A, evolve(settings, static_routes=(block(1), block(8)), peers=peers))
+    cluster.run(0.2)
+    assert "10.244.8.0/26" not in cluster.hosts[B].routes()
+    assert "10.244.8.0/26" in cluster.hosts[C].routes()
+    cluster.reconfigure(A, evolve(settings, static_routes=(block(1), block(8))))
+    cluster.run(0.2)
+    assert cluster.hosts[B].routes()["10.244.8.0/26"] == ["p1"]
+    refuse = tuple(evolve(f, import_chain=(Term("nothing", Verdict.REJECT),)) for f in BOTH)
+    cluster.reconfigure(A, evolve(settings, peers=(evolve(settings.peers[0], families=refuse), settings.peers[1])))
+    cluster.run(0.2)
+    assert "10.244.2.0/26" not in cluster.hosts[A].routes()
+    cluster.reconfigure(A, settings)
+    cluster.run(0.2)
+    assert "10.244.2.0/26" in cluster.hosts[A].routes()
+    assert all(up(h) == 2 for h in cluster.hosts.values())
+    assert all(p.session.statistics.flaps == 0 for h in cluster.hosts.values() for p in h.speaker.peers.values())
+    cluster.reconfigure(A, evolve(settings, peers=settings.peers[1:]))
+    cluster.run(1)
+    assert "10.244.1.0/26" not in cluster.hosts[B].routes()
+    assert up(cluster.hosts[A]) == 1
+    cluster.reconfigure(A, settings)
+    cluster.run(20)
+    assert up(cluster.hosts[A]) == 2
+
+
+def test_a_reflector_joins_clients_and_keeps_next_hops() -> None:
+    cluster = Cluster()
+    clients = tuple(peer(a, reflector_client=True) for a in (A, B))
+    cluster.add(
+        C,
+        SpeakerSettings(
+            64512, C, cluster_id="1.1.1.1", peers=clients, resolve_next_hops=False, fib=FibSettings(enabled=False)
+        ),
+    )
+    for address in (A, B):
+        cluster.add(address, node(address, [C]))
+        cluster.link(address, "10.0.0.0/24")
+    for address in (C, A, B):
+        cluster.start(address)
+    cluster.run(10)
+    path = cluster.hosts[B].speaker.ribs[IPV4_UNICAST].table[parse_prefix("10.244.1.0/26")[1]]
+    assert not isinstance(path, tuple)
+    assert path.attrs.next_hop == bytes((10, 0, 0, 1))
+    assert path.attrs.originator_id == bytes((10, 0, 0, 1))
+    assert path.attrs.cluster_list == (bytes((1, 1, 1, 1)),)
+    assert "10.244.2.0/26" in cluster.hosts[A].routes()
+    assert cluster.hosts[A].routes()["10.244.1.0/26"] == ["static"]
+
+
+def test_external_peers_get_own_next_hop_and_a_path() -> None:
+    cluster = Cluster()
+    cluster.add(A, node(A, [B]))
+    tor = peer(A, asn=64512)
+    cluster.add(B, SpeakerSettings(65001, B, peers=(tor,)))
+    cluster.hosts[A].settings = evolve(cluster.hosts[A].settings, peers=(peer(B, asn=65001), peer(C)))
+    cluster.add(A, cluster.hosts[A].settings)
+    cluster.add(C, node(C, [A]))
+    for address in (A, B, C):
+        cluster.link(address, "10.0.0.0/24")
+        cluster.start(address)
+    cluster.run(10)
+    table = cluster.hosts[B].speaker.ribs[IPV4_UNICAST].table
+    for prefix in ("10.244.1.0/26", "10.244.3.0/26"):
+        path = table[parse_prefix(prefix)[1]]
+        assert not isinstance(path, tuple)
+        assert path.attrs.as_path == ((2, (64512,)),)
+        assert path.attrs.next_hop == bytes((10, 0, 0, 1))
+        assert path.attrs.local_pref is None
+
+
+def test_max_prefixes_ends_the_session_with_cease_1() -> None:
+    limited = tuple(evolve(f, max_prefixes=2) for f in BOTH)
+    cluster = Cluster()
+    cluster.add(A, SpeakerSettings(64512, A, peers=(peer(B, families=limited),)))
+    cluster.add(B, node(B, [A], static_routes=(block(1), block(2))))
+    for address in (A, B):
+        cluster.link(address, "10.0.0.0/24")
+        cluster.start(address)
+    cluster.run(5)
+    assert up(cluster.hosts[A]) == 1
+    assert any("2 ipv4 prefixes of 2 allowed" in line for line in cluster.hosts[A].log)
+    cluster.reconfigure(B, evolve(cluster.hosts[B].settings, static_routes=(block(1), block(2), block(3))))
+    cluster.run(0.5)
+    assert up(cluster.hosts[A]) == 0
+    assert any("maximum number of prefixes" in line for line in cluster.hosts[B].log)
+
+
+def test_a_lost_next_hop_makes_paths_ineligible_until_it_is_back() -> None:
+    cluster = mesh([A, B])
+    cluster.run(5)
+    host = cluster.hosts[A]
+    place = (IPV4_UNICAST, parse_prefix("10.244.2.0/26")[1])
+    cluster.run(10)
+    assert place in host.kernel
+    family, key = parse_prefix("10.0.0.0/24")
+    from bgpd.policy.terms import SourceKind
+    from bgpd.routes import LocalChange
+
+    host.speaker.on_local([LocalChange(SourceKind.DIRECT, family, key, None)], cluster.now)
+    cluster.run(1)
+    cluster._settle(host)
+    assert place not in host.kernel
+    assert "10.244.2.0/26" in host.routes()
+    cluster.link(A, "10.0.0.0/24")
+    assert place in host.kernel

@@ -1,0 +1,120 @@
+"""explain: each prefix's way is told to its end, and the first thing that stopped it is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from bgpd.api.explain import explain
+from bgpd.api.limits import Pace
+from bgpd.api.lookup import Refused
+from bgpd.api.schema import Explain
+from bgpd.ctl.story import story
+
+from .api_support import World, checked
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World({"10.60.0.0/16": (101, "Network is unreachable")})
+
+
+async def _explain(world: World, prefix: str, peer: str = "") -> Explain:
+    answer = await explain(world.state, prefix, peer, Pace())
+    checked(answer, Explain)
+    return answer
+
+
+async def test_a_losing_path_carries_the_step_that_the_decision_itself_named(world: World) -> None:
+    answer = await _explain(world, "10.60.0.0/16")
+    best, other = answer["paths"]
+    assert best["rank"] == 1 and best["route"]["best"] and best["lost_step"] is None
+    assert other["rank"] == 2 and other["lost_step"] == "AS_PATH length"
+    assert other["lost_text"] == "1, the best has 0"
+
+
+async def test_a_refused_kernel_route_is_told_with_errno_and_time(world: World) -> None:
+    answer = await _explain(world, "10.60.0.0/16")
+    assert answer["kernel"] is not None
+    assert (answer["kernel"]["state"], answer["kernel"]["errno"]) == ("refused", 101)
+    assert answer["kernel"]["retry_in"] is not None
+    assert answer["stopped"] == "It is not in the kernel: Network is unreachable."
+
+
+async def test_a_rejected_path_names_the_rule(world: World) -> None:
+    answer = await _explain(world, "0.0.0.0/0")
+    assert answer["present"]
+    assert [path["verdict"] for path in answer["paths"]] == ["rejected"]
+    assert answer["stopped"] == "Import refused every path: BGPFilter no-default, rule 1."
+
+
+async def test_an_unresolved_next_hop_is_told(world: World) -> None:
+    answer = await _explain(world, "10.70.0.0/16")
+    path = answer["paths"][0]
+    assert not path["resolved"] and path["rank"] is None
+    assert path["next_hop"] == "192.0.2.77: no local route covers it"
+    assert answer["stopped"].startswith("No path has a usable next hop: 192.0.2.77")
+
+
+async def test_attributes_before_and_after_import(world: World) -> None:
+    path = (await _explain(world, "10.50.1.0/24"))["paths"][0]
+    assert path["received_attributes"] is not None
+    assert path["received_attributes"]["local_pref"] is None
+    assert path["route"]["attributes"]["local_pref"] == 300
+
+
+async def test_each_peer_is_told_or_withheld_with_the_rule(world: World) -> None:
+    told = {peer["peer"]: peer for peer in (await _explain(world, "10.244.1.0/26"))["peers"]}
+    assert told["tor"]["announced"] and told["tor"]["rule"] == "BGPFilter tag, rule 2"
+    assert told["tor"]["attributes"] is not None
+    assert told["tor"]["attributes"]["communities"] == ["64512:100"]
+    assert told["absent"]["text"].startswith("no session (state")
+    hidden = await _explain(world, "10.244.7.0/26", "tor")
+    assert [peer["text"] for peer in hidden["peers"]] == ["withheld: BGPFilter hide, rule 1"]
+    assert hidden["stopped"] == "It is not announced to tor: BGPFilter hide, rule 1."
+
+
+async def test_a_path_is_not_sent_back_to_where_it_came_from(world: World) -> None:
+    answer = await _explain(world, "10.244.2.0/26", "10.0.0.2")
+    assert "learned from a non-client over iBGP" in answer["peers"][0]["text"]
+    answer = await _explain(world, "10.50.1.0/24", "tor")
+    assert not answer["peers"][0]["announced"]
+
+
+async def test_what_is_not_there_is_told_with_what_covers_it(world: World) -> None:
+    answer = await _explain(world, "10.244.1.6/32")
+    assert not answer["present"] and answer["covering"] == "10.244.1.0/26"
+    assert answer["stopped"] == (
+        "No peer has announced it (2 of 3 sessions are established), and it is no local route; 10.244.1.0/26 covers it."
+    )
+    assert (await _explain(world, "11.0.0.0/8"))["covering"] is None
+
+
+async def test_a_route_that_reached_everything_has_no_stop(world: World) -> None:
+    answer = await _explain(world, "10.244.1.0/26")
+    assert answer["stopped"] == ""
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.0/33", "x", "10.0.0.0/8/8", "10.0.0.0/8\n", "fd00::/129", "\0"])
+async def test_a_malformed_prefix_is_refused(world: World, text: str) -> None:
+    with pytest.raises(Refused, match="is not a prefix") as caught:
+        await explain(world.state, text, "", Pace())
+    assert caught.value.code == "bad-request"
+
+
+async def test_the_story_tells_it_all_in_lines_that_fit(world: World) -> None:
+    for prefix in ("10.60.0.0/16", "0.0.0.0/0", "10.70.0.0/16", "10.50.1.0/24", "10.244.1.0/26", "11.0.0.0/8"):
+        for width in (60, 80, 120):
+            lines = list(story(await _explain(world, prefix), width))
+            assert lines[0].startswith(prefix)
+            assert all(len(line) <= width for line in lines if "  " in line), lines
+    text = "\n".join(story(await _explain(world, "10.60.0.0/16"), 120))
+    for words in ("loses at the step “AS_PATH length”", "refused: via 10.0.0.2 dev eth0", "(errno 101)", "import: accepted"):
+        assert words in text
+
+
+async def test_many_peers_of_one_answer_are_counted(world: World) -> None:
+    answer = await _explain(world, "10.244.1.0/26")
+    answer["peers"] = [{**answer["peers"][0], "peer": f"p{i}"} for i in range(500)]
+    lines = list(story(answer))
+    assert any("p0 and 499 more" in line for line in lines)
+    assert len(lines) < 30

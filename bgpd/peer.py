@@ -58,9 +58,24 @@ class Peer:
         self.findings: dict[str, int] = {}
         """Attribute errors by "name: action"; counted over all sessions."""
         self.dynamic = False
+        self._updates_sent = 0
         self.scheduled = float("inf")
         """The earliest time at which the Speaker's timer looks at this peer."""
         self.configure(settings, speaker)
+
+    @property
+    def updates_sent(self) -> int:
+        """UPDATE messages handed to the peer's transport, over all sessions."""
+        return self._updates_sent + sum(member.sent for _, member in self.members.values())
+
+    def leave_groups(self) -> list[tuple[UpdateGroup, Member]]:
+        """Leave all update groups; returns where the peer was."""
+        places = list(self.members.values())
+        self._updates_sent = self.updates_sent
+        self.members.clear()
+        for group, member in places:
+            group.remove(member)
+        return places
 
     def configure(self, settings: PeerSettings, speaker: SpeakerSettings) -> None:
         """Put settings into force for what comes in."""

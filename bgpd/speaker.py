@@ -409,11 +409,9 @@ class Speaker:
         return group
 
     def _leave_groups(self, peer: Peer) -> None:
-        for group, member in peer.members.values():
-            group.remove(member)
+        for group, _ in peer.leave_groups():
             if not group.members:
                 del self.groups[group.key]
-        peer.members.clear()
 
     def _regroup(self, peer: Peer) -> None:
         """The peer's export settings changed: move it to the group it now belongs to, sending differences only."""

@@ -24,7 +24,7 @@ from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.speaker import Speaker
 
 _T = TypeVar("_T")
-_STEP = 2048
+_STEP = 1024
 _COST_SHARE = 100
 """A walk is repeated after this many times its own cost: at most a hundredth of the processor."""
 
@@ -134,7 +134,10 @@ async def _advertised(group: UpdateGroup, sent: Counter[tuple[str, Family]], pac
     members = list(group.members)
     total = 0
     without: Counter[Member] = Counter()
-    for keys in slices(list(table)):
+    for number, keys in enumerate(slices(list(table))):
+        if not number % 4:
+            # Emptied often: it would grow to a size whose emptying takes longer than a slice.
+            exporter.forget()
         for entry, part in _by_entry(keys, map(table.get, keys)).items():
             for path in visible(group, entry):
                 for leaf, poured in pour(exporter.node(path), part):

@@ -75,6 +75,10 @@ def state_of(state: DaemonState, family: Family, key: bytes) -> KernelState | No
     """One prefix with a best path, in a word; None without a kernel role."""
     if state.kernel is None:
         return None
+    side = state.kernel.fib.sides[_AFI[family]]
+    wanted, have = side.wanted.get(key), side.installed.get(key)
+    if wanted is not None and have is not None and wanted.target == have.target:
+        return "installed"  # as nearly all are: a walk over a table asks this for each prefix
     status = state.kernel.fib.state(family, key).status
     return "unwanted" if status is FibStatus.ABSENT else _STATES[status]
 

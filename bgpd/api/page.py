@@ -106,7 +106,8 @@ def _kernel(status: Status) -> str:
         for family, states in kernel["states"].items()
     )
     where = f"table {kernel['table']}, protocol {kernel['protocol']}"
-    return f"<h2>Kernel <span class=soft>({where})</span></h2><div class=scroll><table class=s>{head}{rows}</table></div>"
+    title = f"<h2>Kernel <span class=soft>({where})</span></h2>"
+    return f"{title}<div class=scroll><table class=s>{head}{rows}</table></div>"
 
 
 def _number(name: str, number: int) -> str:

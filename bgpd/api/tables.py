@@ -34,7 +34,8 @@ from bgpd.speaker import Speaker
 from bgpd.wire.attributes import PathAttributes
 
 CHUNK = 32768
-_CACHE_LIMIT = 8192
+_CACHE_LIMIT = 1024
+"""Entries; more would make the moment of emptying a cache longer than a slice."""
 _RUN = 1024
 
 Lines = Callable[[bytes], Iterable[bytes]]
@@ -172,9 +173,9 @@ def _loc_rib(state: DaemonState, speaker: Speaker, family: Family, query: RouteQ
 
     def lines(key: bytes) -> Iterator[bytes]:
         entry = table.get(key)
-        chosen = best(entry)
-        shared = multipath(paths(entry), chosen) if chosen is not None else []
-        for path in paths(entry):
+        chosen, known = best(entry), paths(entry)
+        shared = multipath(known, chosen) if chosen is not None and len(known) > 1 else ()
+        for path in known:
             programmed = kernel.state_of(state, family, key) if path is chosen else None
             flags = (path, path is chosen, len(shared) > 1 and path in shared, programmed)
             yield cache.get(flags, lambda p=path, f=flags: _rest(route(speaker, family, p, f[1], f[2], f[3])))  # type: ignore[misc]
@@ -230,6 +231,8 @@ class Outgoing:
         self.member = member
         # Four-octet AS numbers, whatever the peer gets: this is to be read.
         self.exporter = Exporter(evolve(group.key, asn4=True))
+        self._asked = 0
+        self._last: Path | None = None
         self._made: dict[tuple[bytes, bytes], PathAttributes] = {}
 
     def asked_by(self, member: Member) -> Outgoing:
@@ -244,6 +247,11 @@ class Outgoing:
 
     def decide(self, path: Path, key: bytes) -> tuple[PathAttributes | None, str]:
         """(attributes as sent, the accepting rule's label), or (None, why the path is withheld)."""
+        if path is not self._last:
+            self._last = path
+            self._asked += 1
+            if not self._asked % _CACHE_LIMIT:
+                self.exporter.forget()
         leaf, _ = next(iter(pour(self.exporter.node(path), (key,))))
         if not leaf.accepted:
             return None, leaf.label

@@ -88,7 +88,9 @@ class Client:
     def _get(self, path: str, **query: str) -> dict[str, Any]:
         connection, response = self._ask(path, query)
         try:
-            body = response.read(MAX_ANSWER)
+            if (response.length or 0) > MAX_ANSWER:
+                raise CtlError(f"the answer has {response.length:,} octets; that is no answer of bgpd")
+            body = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise CtlError(f"the answer broke off: {error}; try again") from None
         finally:
@@ -108,7 +110,8 @@ class Client:
             raise CtlError(f"bgpd did not answer within {self.timeout:g} s; give it longer with --timeout") from None
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise CtlError(f"bgpd closed the connection: {error or type(error).__name__}; see its log") from None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CtlError(f"bgpd closed the connection: {reason}; see its log") from None
         if response.status != 200:
             try:
                 raise _error(response.status, response.read(65536))

@@ -121,6 +121,14 @@ class Form(_Packed):
         """Whether a hop leaves by the interface."""
         return any(hop[1] == ifindex for hop in self.target[2])
 
+    def shown(self, ifindex: int) -> bool:
+        """Whether a dump of the routes by one interface (0 = all) would show it for sure.
+
+        With an object it would not: a group that lost a member no longer leads there. But with an object the route
+        lives as long as the object does.
+        """
+        return not ifindex or (self.nexthop is None and self.uses(ifindex))
+
     def pack(self, verb: int) -> nl.Wire:
         """Prepare the message for a verb."""
         ident = self.nexthop.id if self.nexthop is not None else self.nexthop_id

@@ -197,8 +197,9 @@ class Packer:
     ) -> Wire:
         """The message to add a forwarding entry (it fails where anything stands), to replace or to delete it.
 
-        A deletion names protocol, metric and table; beyond that the nexthop object, or, in IPv6, the hops: there
-        another program may have appended its own to our route.
+        A deletion names protocol, metric and table; beyond that the nexthop object or the hops, since others may have
+        put a route beside ours, and in IPv6 hops into it. But IPv4 compares several hops in the kernel's own order,
+        which we do not know: there they are left out.
         """
         tail = number(RTA_TABLE, self._table) if self._table > 255 else b""
         if metric:
@@ -206,7 +207,7 @@ class Packer:
         flags, scope = 0, SCOPE_UNIVERSE
         if nexthop_id:
             tail += number(RTA_NH_ID, nexthop_id)
-        elif verb != DELETE or afi == AF_INET6:
+        elif verb != DELETE or afi == AF_INET6 or len(hops) == 1:
             via, flags = _hop_attributes(afi, hops)
             tail += via
             if afi == AF_INET and hops and not any(hop[0] for hop in hops):

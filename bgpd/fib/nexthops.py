@@ -111,9 +111,10 @@ class NexthopTable:
         lost = [nexthop] if nexthop.doubt and verb == nl.ADD else []
         self._present(nexthop)
         for group in nexthop.groups:
-            if group.state == FAILED or (lost and group.state == PRESENT):
-                group.state = ABSENT if group.state == FAILED else STALE
-                self.need(group)
+            if lost and group.state == PRESENT:
+                group.state = STALE
+            self.retry(group)
+            self.need(group)
         return [nexthop], lost
 
     def _present(self, nexthop: Nexthop) -> None:
@@ -144,7 +145,8 @@ class NexthopTable:
         bad = next((member for member in nexthop.members if member.failure), None)
         if errno == EINVAL and bad and bad.failure:
             errno, text = bad.failure.errno, bad.failure.text
-        nexthop.state = FAILED
+        if nexthop.state == ABSENT:
+            nexthop.state = FAILED
         nexthop.attempts += 1
         delay = min(30.0, 0.25 * 2 ** min(nexthop.attempts - 1, 10))
         nexthop.failure = Failure(errno, text, nexthop.attempts, now + delay)
@@ -243,7 +245,7 @@ class NexthopTable:
         """Ask for a refused one again."""
         if nexthop.state == FAILED:
             nexthop.state = ABSENT
-            self.need(nexthop)
+        self.need(nexthop)
 
     def operations(self, limit: int) -> list[tuple[int, Nexthop]]:
         """What is to be made or mended, members before groups."""

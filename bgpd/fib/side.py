@@ -60,10 +60,10 @@ class Side:
         return None
 
     def beyond(self, key: bytes, ifindex: int) -> list[Form]:
-        """Our known routes under the prefix that a dump of one interface cannot show; none for a dump of all (0)."""
+        """Our known routes under the prefix that a dump of one interface need not show; none for a dump of all (0)."""
         if not ifindex or key not in self.installed:
             return []
-        return [form for form in (self.installed[key], *self.extra.get(key, ())) if not form.uses(ifindex)]
+        return [form for form in (self.installed[key], *self.extra.get(key, ())) if not form.shown(ifindex)]
 
     def remove_foreign(self, key: bytes, metric: int) -> None:
         """A foreign route is gone."""

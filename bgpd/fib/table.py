@@ -285,6 +285,9 @@ class FibTable:
     def _done(self, side: Side, verb: int, key: bytes, form: Form, now: float) -> None:
         if verb == nl.DELETE:
             self.counters.deleted += 1
+            have = side.installed.get(key)
+            if have is not None and have is not form and have.metric == form.metric:
+                self.suspect = True  # two of ours, told apart by nothing that a deletion can always name
             if side.remove(key, form):
                 self._drop(form, now)
             if key in side.installed or key in side.wanted:
@@ -354,13 +357,15 @@ class FibTable:
         heapq.heappush(self._timers, (failure.retry_at, self._timer_number, afi, what, failure))
 
     def _nexthop_result(self, verb: int, nexthop: Nexthop, error: tuple[int, str] | None, now: float) -> None:
-        ident = nexthop.id
+        ident, failure = nexthop.id, nexthop.failure
         lost: list[Nexthop] = []
         if error is None:
             usable, lost = self.nexthops.on_done(verb, nexthop, now)
         else:
             usable = self.nexthops.on_failed(verb, nexthop, *error, now)
-            if nexthop.state == FAILED and nexthop.failure:
+            if usable:
+                self.suspect = True  # it exists, but as what?
+            if nexthop.failure is not None and nexthop.failure is not failure:
                 self.counters.refused += 1
                 self._timer(nexthop.failure, 0, nexthop)
         if nexthop.id != ident:
@@ -441,7 +446,7 @@ class FibTable:
 
     def _kick(self, ifindex: int) -> None:
         for nexthop in list(self.nexthops.by_id.values()):
-            if nexthop.state == FAILED and any(hop[1] == ifindex for hop in nexthop.hops):
+            if nexthop.failure is not None and any(hop[1] == ifindex for hop in nexthop.hops):
                 self.nexthops.retry(nexthop)
         for side in self.sides.values():
             for key, failure in side.refused.items():
@@ -493,6 +498,9 @@ class FibTable:
     def _own_event(self, side: Side, new: bool, flags: int, key: bytes, form: Form, now: float) -> None:
         have = side.installed.get(key)
         if new:
+            rival = form.metric in side.foreign.get(key, ())
+            if have is not None and have.metric == form.metric and (flags & nl.F_APPEND or rival):
+                self.suspect = True  # it may stand beside ours: a dump tells
             if flags & nl.F_REPLACE:
                 side.remove_foreign(key, form.metric)
             self._seen(side, key, form, now)
@@ -547,7 +555,7 @@ class FibTable:
             for key, form in list(side.installed.items()):
                 if form.nexthop is nexthop:
                     # Equals nothing that can be wanted.
-                    old = Form(self._packer, form.afi, (0, form.metric, ()), None, nexthop.id)
+                    old = Form(self._packer, form.afi, (nl.RTN_UNICAST, form.metric, ()), None, nexthop.id)
                     old.refs, old.live = 1, True
                     side.installed[key] = old
                     side.pending[key] = None
@@ -627,11 +635,12 @@ class FibTable:
         for key, found in own.items():
             if key not in touched and (side.installed.get(key) is not found or key in side.extra):
                 forms = list(found) if isinstance(found, list) else [found]
-                self._reconcile(side, key, forms + side.beyond(key, ifindex), now)
+                forms += (form for form in side.beyond(key, ifindex) if form not in forms)
+                self._reconcile(side, key, forms, now)
         if not complete:
             return
         for key, form in list(side.installed.items()):
-            if key in own or key in touched or (ifindex and key not in side.extra and not form.uses(ifindex)):
+            if key in own or key in touched or (key not in side.extra and not form.shown(ifindex)):
                 continue
             kept = side.beyond(key, ifindex)
             if kept:

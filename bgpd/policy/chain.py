@@ -156,12 +156,17 @@ class _Compiled:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("_compiled", "end_label", "terms")
+    __slots__ = ("_compiled", "accepts_all", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms
         self.end_label = end_label
         self._compiled = tuple(_Compiled(term) for term in terms)
+        first = terms[0] if terms else None
+        self.accepts_all = (
+            first is not None and first.verdict is Verdict.ACCEPT and not first.conditions and not first.actions
+        )
+        """The first term takes every route as it is: nothing need be looked at."""
 
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import frozen
-
 from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
 from bgpd.rib.adj_rib_in import AdjRibIn
@@ -17,6 +15,7 @@ from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.nexthop import NextHopTable
 from bgpd.rib.path import PREFERENCE, Path, Source
 from bgpd.wire import attributes as wire
+from bgpd.wire.aspath import AS_SEQUENCE
 from bgpd.wire.attributes import AttributeTable, PathAttributes
 from bgpd.wire.rules import Code
 from bgpd.wire.update import ParsedUpdate
@@ -44,33 +43,50 @@ class Shared:
         return known
 
 
-@frozen
 class ImportRules:
-    """What decides, beside the chains, whether a received route may be used."""
+    """What decides, beside the chains, whether a received route may be used.
 
-    local_asn: int
-    peer_asn: int
-    external: bool
-    router_id: bytes
-    cluster_ids: frozenset[bytes]
-    allow_local_as: int
-    enforce_first_as: bool
+    Every check begins with a search for the octets in question, which almost always settles it.
+    """
+
+    __slots__ = ("_first", "_own", "_router", "allow_local_as", "cluster_ids", "external", "local_asn", "peer_asn")
+
+    def __init__(
+        self,
+        local_asn: int,
+        peer_asn: int,
+        external: bool,
+        router_id: bytes,
+        cluster_ids: frozenset[bytes],
+        allow_local_as: int,
+        enforce_first_as: bool,
+    ) -> None:
+        self.local_asn = local_asn
+        self.peer_asn = peer_asn
+        self.external = external
+        self.cluster_ids = cluster_ids
+        self.allow_local_as = allow_local_as
+        self._own = local_asn.to_bytes(4, "big")
+        self._first = peer_asn.to_bytes(4, "big") if external and enforce_first_as else b""
+        self._router = router_id
 
     def refuse(self, attrs: PathAttributes) -> str:
         """Why a route with these attributes must not be used, or "". The session is not concerned."""
-        count = wire.as_path_contains(attrs.as_path_value, self.local_asn)
-        if count > self.allow_local_as:
-            return (
-                f"own AS {self.local_asn} is in AS_PATH {count} times, {self.allow_local_as} allowed (RFC 4271 §9.1.2)"
-            )
+        path = attrs.as_path_value
+        if self._own in path:
+            count = wire.as_path_contains(path, self.local_asn)
+            if count > self.allow_local_as:
+                times = f"{count} times, {self.allow_local_as} allowed"
+                return f"own AS {self.local_asn} is in AS_PATH {times} (RFC 4271 §9.1.2)"
         if self.external:
-            if self.enforce_first_as and attrs.neighbor_as != self.peer_asn:
+            if self._first and (path[2:6] != self._first or path[0] != AS_SEQUENCE):
                 return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
             return ""
-        if attrs.originator_id == self.router_id:
+        block = attrs.block
+        if self._router in block and attrs.originator_id == self._router:
             return "ORIGINATOR_ID is our own identifier (RFC 4456 §8)"
-        for cluster in attrs.cluster_list:
-            if cluster in self.cluster_ids:
+        for cluster in self.cluster_ids:
+            if cluster in block and cluster in attrs.cluster_list:
                 return f"our cluster id {format_address(cluster)} is in CLUSTER_LIST (RFC 4456 §8)"
         return ""
 
@@ -84,7 +100,7 @@ class Importer:
         self.rules: ImportRules | None = None
         self.adj: dict[Family, AdjRibIn] = {}
         self._chains: dict[Family, Chain] = {}
-        self._memo: dict[tuple[PathAttributes, int], Node] = {}
+        self._memo: dict[tuple[PathAttributes, int], Node | Path] = {}
 
     def configure(self, rules: ImportRules, chains: dict[Family, Chain]) -> None:
         """Put rules and chains into force for what comes; `reimport` runs what is there."""
@@ -120,45 +136,63 @@ class Importer:
         if node is None:
             if len(self._memo) >= _MEMO_LIMIT:
                 self._memo.clear()
-            node = self._memo[attrs, path_id] = self._settle(adj.family, attrs)
+            node = self._memo[attrs, path_id] = self._settle(adj.family, attrs, path_id)
         rib = self.shared.ribs[adj.family]
-        if type(node) is Leaf:
-            rib.announce(adj, entries, keys, self._path(adj.family, node, attrs, path_id))
+        if type(node) is Path:
+            rib.announce(adj, entries, keys, node)
             return
+        assert not isinstance(node, Path)
+        # Entry and key differ by the path id in front alone.
+        prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
         for leaf, part in pour(node, keys):
-            path = self._path(adj.family, leaf, attrs, path_id)
-            # Entry and key differ by the path id in front alone.
-            prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
+            path = leaf.made
+            if not isinstance(path, Path):
+                path = leaf.made = self._path(adj.family, leaf, attrs, path_id)
             rib.announce(adj, [prefix + key for key in part] if prefix else list(part), list(part), path)
 
-    def _settle(self, family: Family, attrs: PathAttributes) -> Node:
+    def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Node | Path:
+        """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
         assert self.rules is not None
+        refused = self.rules.refuse(attrs)
+        chain = self._chains[family]
+        if refused or chain.accepts_all:
+            return self._plain_path(family, attrs, path_id, refused, refused or chain.terms[0].label)
         subject = Subject(attrs, self.source.kind, preference=PREFERENCE[self.source.kind])
         subject.interface = self.shared.next_hops.get(attrs.next_hop).interface
-        refused = self.rules.refuse(attrs)
-        return Leaf(False, refused, subject) if refused else self._chains[family].settle(subject)
+        node = chain.settle(subject)
+        return self._path(family, node, attrs, path_id) if isinstance(node, Leaf) else node
 
-    def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
-        epoch = self.source.epochs.get(family, 0)
-        path = leaf.made
-        if isinstance(path, Path) and path.epoch == epoch:
-            return path
-        subject = leaf.subject
-        attrs = effective(self.shared.attributes, subject)
-        path = Path(
-            self.source,
+    def _plain_path(self, family: Family, attrs: PathAttributes, path_id: int, rejected: str, label: str) -> Path:
+        """A path that the chain has not looked at: nothing to look at, or refused before."""
+        source = self.source
+        return Path(
+            source,
             path_id,
-            epoch,
-            received,
+            source.epochs.get(family, 0),
+            attrs,
             attrs,
             self.shared.next_hops.get(attrs.next_hop),
+            self.shared.send_id(source, path_id),
+            PREFERENCE[source.kind],
+            rejected,
+            label,
+        )
+
+    def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
+        subject = leaf.subject
+        effective_attrs = effective(self.shared.attributes, subject)
+        return Path(
+            self.source,
+            path_id,
+            self.source.epochs.get(family, 0),
+            received,
+            effective_attrs,
+            self.shared.next_hops.get(effective_attrs.next_hop),
             self.shared.send_id(self.source, path_id),
             subject.preference,
             "" if leaf.accepted else leaf.label,
             leaf.label,
         )
-        leaf.made = path
-        return path
 
     def _withdraw(self, adj: AdjRibIn, entries: list[bytes]) -> None:
         rib = self.shared.ribs[adj.family]
@@ -189,6 +223,7 @@ class Importer:
     def begin_epoch(self, family: Family) -> None:
         """What is there becomes stale, and is used on until `sweep`."""
         self.source.epochs[family] = self.source.epochs.get(family, 0) + 1
+        self._memo.clear()
 
     def reimport(self, family: Family) -> None:
         """Run all routes of a family through rules and chain again, after `configure`. Stale routes stay stale."""

@@ -17,6 +17,7 @@ from bgpd.rib.decision import best, paths
 from bgpd.rib.export import Exporter, GroupKey
 from bgpd.rib.loc_rib import Change, LocRib
 from bgpd.rib.path import Path, Source
+from bgpd.wire.framing import MARKER
 from bgpd.wire.update import AttributesTooLong, build_end_of_rib, build_reach, build_unreach
 
 CHUNK = 65536
@@ -24,6 +25,10 @@ LOG_LIMIT = 8 * 1024 * 1024
 """Octets of log a member may be behind before it falls back to the set of units."""
 _FIRST_SLICE = 512
 _MAX_SLICE = 4096
+
+
+_Window = tuple[int, bytes, list[int], int]
+"""(end, octets, offset of each chunk, messages) of a run of chunks in the log."""
 
 
 class Member:
@@ -39,6 +44,7 @@ class Member:
         "owner",
         "patches",
         "pending",
+        "sent",
         "slice",
         "source",
     )
@@ -56,6 +62,8 @@ class Member:
         self.backlog: list[bytes] = []
         self.closing: list[bytes] = []
         """Messages due when all pending units are sent: the end of a route refresh (RFC 7313)."""
+        self.sent = 0
+        """UPDATE messages handed out, for people."""
         self.slice = _FIRST_SLICE
         self.eor = True
         """End-of-RIB is still due after the initial table."""
@@ -86,7 +94,7 @@ class UpdateGroup:
         self._log_size = 0
         self._base = 0
         self._lagging = 0
-        self._windows: dict[int, tuple[int, bytes, list[int]]] = {}
+        self._windows: dict[int, _Window] = {}
         self._by_source: dict[Source, Member] = {}
         self._by_address: dict[bytes, Member] = {}
 
@@ -274,18 +282,19 @@ class UpdateGroup:
     def pull(self, member: Member) -> bytes | None:
         """The member's next octets: whole messages, about 64 KiB at most. None if there is nothing now."""
         if member.backlog:
-            return member.backlog.pop(0)
-        if member.pending is not None:
-            data = self._drain(member)
-            if data is not None or member.pending is not None:
-                return data
-        return self._read_log(member)
+            data = member.backlog.pop(0)
+            member.sent += data.count(MARKER)
+            return data
+        if member.pending is not None and not self._drain(member):
+            return None
+        return self.pull(member) if member.backlog else self._read_log(member)
 
     def _read_log(self, member: Member) -> bytes | None:
         while member.cursor < self._base + len(self._log):
             start = member.cursor
-            end, data, offsets = self._windows.get(start) or self._window(start)
+            end, data, offsets, count = self._windows.get(start) or self._window(start)
             member.cursor = end
+            member.sent += count
             if member.patches and member.patches[0][0] < end:
                 data = self._patched(member, start, end, data, offsets)
             if end == self._base + len(self._log):
@@ -296,8 +305,8 @@ class UpdateGroup:
                 return data
         return None
 
-    def _window(self, start: int) -> tuple[int, bytes, list[int]]:
-        """(end, octets, offset of each chunk) of the run of chunks at `start`; shared by all members at that place."""
+    def _window(self, start: int) -> _Window:
+        """The run of chunks at `start`; shared by all members at that place."""
         first = start - self._base
         index, size, offsets = first, 0, []
         while index < len(self._log) and (index == first or size + len(self._log[index]) <= CHUNK):
@@ -306,7 +315,7 @@ class UpdateGroup:
             index += 1
         offsets.append(size)
         run = self._log[first] if index == first + 1 else b"".join(self._log[first:index])
-        window = (self._base + index, run, offsets)
+        window = (self._base + index, run, offsets, run.count(MARKER))
         self._windows[start] = window
         return window
 
@@ -323,8 +332,11 @@ class UpdateGroup:
         pieces.append(data[at:])
         return b"".join(pieces)
 
-    def _drain(self, member: Member) -> bytes | None:
-        """Send what is left of a member's units, a slice at a time; at the end it joins the log."""
+    def _drain(self, member: Member) -> bool:
+        """Put the next slice of a member's units into its backlog; at the end it joins the log.
+
+        False: nothing is to be sent now, since our End-of-RIB waits.
+        """
         pending = member.pending
         assert pending is not None
         while pending or member.draining:
@@ -339,18 +351,19 @@ class UpdateGroup:
             # The next slice is to give about one chunk of octets.
             member.slice = min(max(CHUNK * len(taken) // (size or 1), 64), _MAX_SLICE)
             if chunks:
-                member.backlog.extend(chunks[1:])
-                return chunks[0]
+                member.backlog.extend(chunks)
+                return True
         if member.closing:
-            return member.closing.pop(0)
+            member.backlog.append(member.closing.pop(0))
+            return True
         if member.eor and self.hold_eor:
-            return None
+            return False
         member.pending = None
         member.cursor = self._base + len(self._log)
         if member.eor:
             member.eor = False
-            return build_end_of_rib(self.key.family)
-        return None
+            member.backlog.append(build_end_of_rib(self.key.family))
+        return True
 
     def _look_up(self, member: Member, taken: list[tuple[bytes, bool]]) -> list[bytes]:
         """Chunks that make the member right about these units."""

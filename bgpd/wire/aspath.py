@@ -17,6 +17,9 @@ AS_TRANS = 23456
 
 _MAX_SEGMENT = 255
 
+HAS_AS_SET = "AS_SET (RFC 9774)"
+"""The reason that `malformed` gives for a path which is well-formed and still not wanted."""
+
 Segments: TypeAlias = tuple[tuple[int, tuple[int, ...]], ...]
 
 
@@ -67,7 +70,7 @@ def malformed(value: bytes, width: int, allow_sets: bool) -> str:
             if 0 in numbers(octets, width):
                 return "AS 0 (RFC 7607)"
             if kind == AS_SET and not allow_sets:
-                return "AS_SET (RFC 9774)"
+                return HAS_AS_SET
     except ValueError as error:
         return str(error)
     return ""

@@ -1,7 +1,7 @@
 """Path attributes: interned, kept as octets, decoded on demand; and the building of attribute blocks.
 
 A block holds whole attributes (flags, code, length, value) in canonical form: no NEXT_HOP, MP_REACH_NLRI or
-MP_UNREACH_NLRI, four-octet AS numbers, discarded attributes gone, the low flag bits cleared, Extended Length set exactly
+MP_UNREACH_NLRI, four-octet AS numbers, discarded attributes gone, the low flag bits cleared, Extended Length set just
 where the value needs it. Values are octet for octet as received, in the order received.
 """
 

@@ -144,12 +144,17 @@ def _take_known(found: Examined, session: Session, flags: int, rule: Rule, value
     if reason:
         found.findings.append(Finding(rule.code, rule.name, rule.malformed[peer], reason, rule.rfc))
     elif not rule.used[peer]:
-        text = "sent by an external peer" if rule.used[1] else "not in use on this session"
-        found.findings.append(Finding(rule.code, rule.name, Action.DISCARD, text, rule.rfc))
+        found.findings.append(discarded(rule))
     elif rule.code in _APART:
         found.apart[rule.code] = value
     else:
         found.items.append((_canonical_flags(flags, rule), rule.code, value))
+
+
+def discarded(rule: Rule) -> Finding:
+    """For a well-formed attribute that does not count here."""
+    text = "sent by an external peer" if rule.used[1] else "not in use on this session"
+    return Finding(rule.code, rule.name, Action.DISCARD, text, rule.rfc)
 
 
 def _canonical_flags(flags: int, rule: Rule) -> int:

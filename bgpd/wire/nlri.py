@@ -1,8 +1,8 @@
 """NLRI fields: lists of prefixes to lists of keys (RFC 4271 §4.3; path identifiers: RFC 7911 §3).
 
 The common field holds clean prefixes only. One pattern a family matches exactly those: a length octet, the octets that
-it needs, no bit set beyond the length, no multicast address. What it found, joined, equals the field; if not, something
-in it is dirty or wrong, and a plain loop looks closer. Measured: about 0.12 microseconds a prefix.
+it needs, no bit set beyond the length, no IPv4 multicast address. What it found, joined, equals the field; if not,
+something in it is dirty or wrong, and a plain loop looks closer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ FindAll: TypeAlias = Callable[[bytes], list[bytes]]
 
 # Lengths in the order in which they are likely; the pattern's branches are tried one after another.
 _LIKELY = {32: (24, 32, 26, 22, 23, 21, 20, 19, 16, 18, 17), 128: (128, 122, 48, 32, 64, 44, 40, 36, 29, 56)}
-_NO_MULTICAST = {32: b"[^\xe0-\xef]", 128: b"[^\xff]"}
-# The shortest prefix that lies wholly in the multicast range: 224.0.0.0/4, ff00::/8.
-_MULTICAST_FROM = {32: 4, 128: 8}
+_MULTICAST_LENGTH = 4
+"""Prefixes of 224.0.0.0/4 and longer are no unicast routes (RFC 4271 §6.3). Of IPv6 nothing of the kind is said."""
+_MULTICAST = range(0xE0, 0xF0)
 
 
 def _octet_class(values: range | list[int]) -> bytes:
@@ -34,13 +34,12 @@ def _clean_prefix(length: int, bits: int) -> bytes:
     """A pattern for every clean unicast prefix of one length."""
     octets = (length + 7) // 8
     spare = -length % 8
-    last = [value for value in range(0, 256, 1 << spare)]
-    unicast = b"." if length < _MULTICAST_FROM[bits] else _NO_MULTICAST[bits]
+    last = list(range(0, 256, 1 << spare))
+    barred = _MULTICAST if bits == 32 and length >= _MULTICAST_LENGTH else range(0)
+    unicast = b"[^\xe0-\xef]" if barred else b"."
     if octets == 0:
         body = b""
     elif octets == 1:
-        multicast = range(0xE0, 0xF0) if bits == 32 else range(0xFF, 0x100)
-        barred = multicast if length >= _MULTICAST_FROM[bits] else range(0)
         body = _octet_class([value for value in last if value not in barred])
     elif spare:
         body = unicast + b"." * (octets - 2) + _octet_class(last)
@@ -114,7 +113,5 @@ def _clear_spare_bits(key: bytes, spare: int) -> bytes:
 
 
 def is_multicast(key: bytes, family: Family) -> bool:
-    """The key (without path identifier) lies in 224.0.0.0/4 or ff00::/8: never a unicast route (RFC 4271 §6.3)."""
-    if key[0] < _MULTICAST_FROM[family.bits]:
-        return False
-    return 0xE0 <= key[1] < 0xF0 if family.bits == 32 else key[1] == 0xFF
+    """The key (without path identifier) lies in 224.0.0.0/4: never a unicast route (RFC 4271 §6.3)."""
+    return family.bits == 32 and key[0] >= _MULTICAST_LENGTH and key[1] in _MULTICAST

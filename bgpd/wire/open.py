@@ -11,7 +11,6 @@ from bgpd.errors import BGPError, ErrorCode
 from bgpd.wire.capabilities import Capability, FourOctetAs, build_capability, parse_capabilities
 from bgpd.wire.framing import MessageType, build_message
 
-AS_TRANS = 23456
 VERSION = 4
 
 _FIXED = Struct(">BHH4sB")
@@ -40,7 +39,7 @@ class Open:
 
 
 def parse_open(body: bytes) -> Open:
-    """Checks all that needs no knowledge of the peer. Raises BGPError 2/x."""
+    """Read an OPEN. Raises BGPError 2/x. Whether AS numbers suit each other and the peer, negotiation says."""
     version, asn, hold_time, router_id, length = _FIXED.unpack_from(body)
     if version != VERSION:
         raise BGPError(ErrorCode.OPEN_MESSAGE, 1, VERSION.to_bytes(2, "big"), f"version {version}")
@@ -56,19 +55,9 @@ def parse_open(body: bytes) -> Open:
             raise BGPError(ErrorCode.OPEN_MESSAGE, 4, reason=f"optional parameter type {kind}")
         found += parse_capabilities(value)
     message = Open(asn, hold_time, router_id, tuple(found))
-    _check_asn(message)
-    return message
-
-
-def _check_asn(message: Open) -> None:
-    """RFC 6793 §4.1, §9: the field holds the AS number itself, or AS_TRANS beside capability 65."""
-    asn = message.four_octet_asn
-    if asn == 0:
+    if message.four_octet_asn == 0:
         raise BGPError(ErrorCode.OPEN_MESSAGE, 2, reason="AS 0 in capability 65 (RFC 7607)")
-    if asn == AS_TRANS:
-        raise BGPError(ErrorCode.OPEN_MESSAGE, 2, reason="AS_TRANS instead of an AS number (RFC 6793)")
-    if message.asn not in (asn, AS_TRANS):
-        raise BGPError(ErrorCode.OPEN_MESSAGE, 2, reason=f"AS {message.asn}, but capability 65 says {asn}")
+    return message
 
 
 def _parameters(length: int, octets: bytes) -> Iterator[tuple[int, bytes]]:

@@ -1,7 +1,7 @@
 """UPDATE messages to values (RFC 4271 §4.3, §6.3; RFC 4760; RFC 7606).
 
-Two roads. Nearly every UPDATE has attributes of the usual shape: `usual` proves them well-formed in one pattern match, and
-a memo of blocks seen answers even faster. Everything else goes through `examine`, where each rule of RFC 7606 stands.
+Two roads. Nearly every UPDATE has attributes of the usual shape: `usual` proves them well-formed in one pattern match,
+and a memo of blocks seen answers even faster. All else goes through `examine`, where each rule of RFC 7606 stands.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 from bgpd.errors import BGPError, ErrorCode
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
-from bgpd.wire import nlri, usual
+from bgpd.wire import aspath, nlri, usual
 from bgpd.wire.attributes import AttributeTable, PathAttributes, encode_known
 from bgpd.wire.build import AttributesTooLong, build_end_of_rib, build_reach, build_unreach
-from bgpd.wire.examine import Examined, Finding, examine
-from bgpd.wire.rules import Action, Code, Session, name_of
+from bgpd.wire.examine import Examined, Finding, discarded, examine
+from bgpd.wire.rules import RULES, Action, Code, Session, name_of
 
 __all__ = [
     "Action",
@@ -67,8 +67,8 @@ class UpdateContext:
 class ParsedUpdate:
     """One UPDATE's meaning. A key announced and withdrawn in it counts as announced.
 
-    Keys are NLRI keys, or path identifier + key where ADD-PATH was agreed; they may repeat within a list, and a family may
-    come twice in `reach` and `unreach`.
+    Keys are NLRI keys, or path identifier + key where ADD-PATH was agreed; they may repeat within a list, and a family
+    may come twice in `reach` and `unreach`.
     """
 
     __slots__ = ("end_of_rib", "findings", "reach", "unreach")
@@ -115,7 +115,17 @@ class _FamilyReader:
 class UpdateParser:
     """Reads the UPDATEs of one session. The memo holds what blocks seen before came to."""
 
-    __slots__ = ("_classic", "_context", "_ipv4", "_memo", "_mp_memo", "_multiprotocol", "_readers", "_session")
+    __slots__ = (
+        "_classic",
+        "_context",
+        "_internal_only",
+        "_ipv4",
+        "_memo",
+        "_mp_memo",
+        "_multiprotocol",
+        "_readers",
+        "_session",
+    )
 
     def __init__(self, context: UpdateContext) -> None:
         self._context = context
@@ -125,6 +135,7 @@ class UpdateParser:
         self._ipv4 = self._readers.get(_family_octets(IPV4_UNICAST))
         self._classic = usual.classic(context.external)
         self._multiprotocol = usual.multiprotocol(context.external)
+        self._internal_only = {code: discarded(RULES[code]) for code in (5, 9, 10)}
         self._memo: dict[bytes, _Outcome] = {}
         self._mp_memo: dict[tuple[bytes, bytes], _Outcome] = {}
 
@@ -172,12 +183,11 @@ class UpdateParser:
             match = self._classic(block) if self._session.asn4 else None
             if match is None:
                 return None
-            origin, path, next_hop, tail = match.groups()
+            origin, path, next_hop, *tail = match.groups()
             if _NO_AS in path:
                 return None
-            attributes = self._context.table.intern(IPV4_UNICAST, origin + b"\x40\x02" + path + tail, next_hop)
-            self._remember(block, (attributes, ()))
-            return ParsedUpdate([(IPV4_UNICAST, attributes, keys)], [])
+            outcome = self._accept(IPV4_UNICAST, next_hop, origin + b"\x40\x02" + path, tail)
+            self._remember(block, outcome)
         known, findings = outcome
         if known is None:
             return ParsedUpdate([], [(IPV4_UNICAST, keys)], None, findings)
@@ -217,16 +227,27 @@ class UpdateParser:
             match = self._multiprotocol(rest) if self._session.asn4 else None
             if match is None or _unusable(next_hop):
                 return None
-            origin, path, tail = match.groups()
+            origin, path, *tail = match.groups()
             if _NO_AS in path:
                 return None
-            attributes = self._context.table.intern(family, origin + b"\x40\x02" + path + tail, next_hop)
-            self._remember_mp(key, (attributes, ()))
-            return ParsedUpdate([(family, attributes, keys)], [])
+            outcome = self._accept(family, next_hop, origin + b"\x40\x02" + path, tail)
+            self._remember_mp(key, outcome)
         known, findings = outcome
         if known is None:
             return ParsedUpdate([], [(family, keys)], None, findings)
         return ParsedUpdate([(family, known, keys)], [], None, findings)
+
+    def _accept(self, family: Family, next_hop: bytes, head: bytes, tail: list[bytes]) -> _Outcome:
+        """Intern a block of the usual shape; what `usual` has put into groups of its own is dropped."""
+        findings: tuple[Finding, ...] = ()
+        if len(tail) > 1:
+            med, local_pref, middle, originator_id, cluster_list, end = tail
+            if local_pref or originator_id or cluster_list:
+                findings = tuple(
+                    self._internal_only[octets[1]] for octets in (local_pref, originator_id, cluster_list) if octets
+                )
+            tail = [med, middle, end]
+        return self._context.table.intern(family, head + b"".join(tail), next_hop), findings
 
     def _remember(self, block: bytes, outcome: _Outcome) -> None:
         if len(self._memo) >= _MEMO_LIMIT:
@@ -254,11 +275,9 @@ class UpdateParser:
             if next_hop and (reason := _unusable(next_hop)):
                 code = Code.NEXT_HOP if family == IPV4_UNICAST and len(next_hop) == 4 else Code.MP_REACH_NLRI
                 findings.append(Finding(code, name_of(code), Action.WITHDRAW, reason, "RFC 4271 §6.3"))
-        faulty = examined.worst >= Action.WITHDRAW
-        if faulty and not announces and (examined.seen != {Code.MP_UNREACH_NLRI} or _cut(findings)):
-            # RFC 7606 §5.2: with nothing to withdraw, nobody knows that the NLRI were found.
-            raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason=f"no NLRI, and {findings[0]}")
-        return self._conclude(examined, block, field, withdrawn, reach, unreach, faulty)
+        if not announces:
+            _check_without_nlri(examined)
+        return self._conclude(examined, block, field, withdrawn, reach, unreach)
 
     def _conclude(
         self,
@@ -268,19 +287,19 @@ class UpdateParser:
         withdrawn: bytes,
         reach: list[tuple[Family, bytes, list[bytes]]],
         unreach: list[tuple[Family, list[bytes]]],
-        faulty: bool,
     ) -> ParsedUpdate:
         findings = tuple(examined.findings)
+        faulty = examined.worst >= Action.WITHDRAW
         if faulty:
             unreach += ((family, keys) for family, _, keys in reach)
             announced = []
         else:
             canonical = examined.block() if reach else b""
             intern = self._context.table.intern
-            announced = [(family, intern(family, canonical, next_hop), keys) for family, next_hop, keys in reach]
+            announced = [(family, intern(family, canonical, hop), keys) for family, hop, keys in reach if keys]
             unreach = _without_announced(unreach, reach)
         alone = examined.seen.isdisjoint((Code.MP_REACH_NLRI, Code.MP_UNREACH_NLRI))
-        if alone and field and len(reach) == 1 and all(f.code for f in findings):
+        if alone and field and reach and reach[0][2] and all(f.code for f in findings):
             self._remember(block, (None if faulty else announced[0][1], findings))
         end_of_rib = None
         if not announced and not findings and len(unreach) == 1 and not unreach[0][1] and not withdrawn:
@@ -369,8 +388,15 @@ def _check_mandatory(examined: Examined, classic: bool) -> None:
             examined.findings.append(Finding(code, name_of(code), Action.WITHDRAW, "missing", "RFC 7606 §3 d"))
 
 
-def _cut(findings: list[Finding]) -> bool:
-    return any(finding.rfc == "RFC 7606 §4" for finding in findings)
+def _check_without_nlri(examined: Examined) -> None:
+    """RFC 7606 §5.2: a fault beside no reachable NLRI leaves it open whether the NLRI were found at all: 3/1.
+
+    An AS_SET is none of these faults: such a path is read without doubt, and refused.
+    """
+    faults = [f for f in examined.findings if f.action >= Action.WITHDRAW and f.reason != aspath.HAS_AS_SET]
+    only_unreach = examined.seen == {Code.MP_UNREACH_NLRI} and not any(f.rfc == "RFC 7606 §4" for f in faults)
+    if faults and not only_unreach:
+        raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason=f"no NLRI, and {faults[0]}")
 
 
 def _unusable(next_hop: bytes) -> str:
@@ -379,7 +405,7 @@ def _unusable(next_hop: bytes) -> str:
         wrong = next_hop[0] in (0, 127) or next_hop[0] >= 224
     else:
         head = next_hop[:15]
-        wrong = next_hop[0] == 0xFF or (head == bytes(15) and next_hop[15] <= 1 and next_hop[16:17] != b"\xfe")
+        wrong = head == bytes(15) and next_hop[15] <= 1 and next_hop[16:17] != b"\xfe"
     return "next hop is no host's address" if wrong else ""
 
 

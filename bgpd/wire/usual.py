@@ -1,8 +1,11 @@
 """The short road: patterns that match well-formed attribute blocks of the usual shape, and only those.
 
-A match proves, in one call, all that `examine` would prove attribute by attribute: types in order, flags, lengths, ORIGIN's
-value, one AS_SEQUENCE of the length that it claims, a next hop that can be one. Whatever is out of the ordinary does not
-match and is examined. Measured on a full table: 1.2 microseconds a block against 11 for the walk.
+A match proves, in one call, all that `examine` would prove attribute by attribute: types in order, flags, lengths,
+ORIGIN's value, one AS_SEQUENCE of the length that it claims, a next hop that can be one. Whatever is unusual
+does not match and is examined.
+
+Three attributes that only count between internal peers are in the pattern for external ones too, in groups apart:
+they come often enough, and are cut out (RFC 7606 §7.5, §7.9, §7.10).
 """
 
 from __future__ import annotations
@@ -36,32 +39,38 @@ def _list(flags: bytes, code: int, size: int) -> bytes:
 
 def _as_path() -> bytes:
     """Empty, or one AS_SEQUENCE. Some speakers give AS_PATH a two-octet length always: that header is left out."""
-    branches = (_octet(2 + 4 * n) + rb"\x02" + _octet(n) + b".{%d}" % (4 * n) for n in range(1, 64))
+    # The lengths of most Internet paths come first: the branches are tried one after another.
+    counts = (4, 5, 3, 6, 2, 1, *range(7, 64))
+    branches = (_octet(2 + 4 * n) + rb"\x02" + _octet(n) + b".{%d}" % (4 * n) for n in counts)
     return rb"(?:\x40\x02|\x50\x02\x00)(\x00|" + b"|".join(branches) + b")"
 
 
-def _tail(external: bool) -> bytes:
-    """What may follow NEXT_HOP. From outside, the attributes that only iBGP has need the careful walk (RFC 7606 §7.5)."""
-    return b"".join(
-        (
-            _MED,
-            b"" if external else _LOCAL_PREF,
-            _ATOMIC_AGGREGATE,
-            _AGGREGATOR,
-            _list(rb"[\xc0\xe0]", 8, 4),
-            b"" if external else _ORIGINATOR_ID + _list(rb"\x80", 10, 4),
-            _list(rb"[\xc0\xe0]", 16, 8),
-            _list(rb"[\xc0\xe0]", 32, 12),
-            _OTC,
-        )
-    )
+_MIDDLE = _ATOMIC_AGGREGATE + _AGGREGATOR + _list(rb"[\xc0\xe0]", 8, 4)
+_CLUSTER_LIST = _list(rb"\x80", 10, 4)
+_END = _list(rb"[\xc0\xe0]", 16, 8) + _list(rb"[\xc0\xe0]", 32, 12) + _OTC
+
+_FROM_INTERNAL = b"(" + _MED + _LOCAL_PREF + _MIDDLE + _ORIGINATOR_ID + _CLUSTER_LIST + _END + b")"
+_FROM_EXTERNAL = b"".join(
+    b"(" + group + b")" for group in (_MED, _LOCAL_PREF, _MIDDLE, _ORIGINATOR_ID, _CLUSTER_LIST, _END)
+)
 
 
 def classic(external: bool) -> Matcher:
-    """Blocks beside an IPv4 NLRI field. Groups: ORIGIN; AS_PATH from its length octet on; next hop; all behind it."""
-    return re.compile(_ORIGIN + _as_path() + _NEXT_HOP + b"(" + _tail(external) + b")", re.DOTALL).fullmatch
+    """Blocks beside an IPv4 NLRI field.
+
+    Groups: next hop is 3, the others as in `multiprotocol` with 3 and up moved by one.
+    """
+    return _compile(_ORIGIN + _as_path() + _NEXT_HOP, external)
 
 
 def multiprotocol(external: bool) -> Matcher:
-    """Blocks from which MP_REACH_NLRI was cut. Groups: ORIGIN; AS_PATH from its length octet on; all behind it."""
-    return re.compile(_ORIGIN + _as_path() + b"(" + _tail(external) + b")", re.DOTALL).fullmatch
+    """Blocks from which MP_REACH_NLRI was cut.
+
+    Groups: ORIGIN; AS_PATH from its length octet on; then, from an internal peer, all that follows; from an external
+    one six groups, of which LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST (4, 6, 7) are to be discarded.
+    """
+    return _compile(_ORIGIN + _as_path(), external)
+
+
+def _compile(head: bytes, external: bool) -> Matcher:
+    return re.compile(head + (_FROM_EXTERNAL if external else _FROM_INTERNAL), re.DOTALL).fullmatch

@@ -59,10 +59,10 @@ def start_speaker(lab: Lab, data: Resource, kernel: bool, profile: Path | None =
     return lab.ready(Running("ours", [lab.spawn(argv, path / "log", _environment())]))
 
 
-def longest_stall(lab: Lab) -> float:
-    """Seconds: the longest time for which the ended Speaker's loop did not turn."""
+def longest_stall(lab: Lab, begin: float, end: float) -> float:
+    """Seconds: the longest time for which the ended Speaker's loop did not turn, of stalls that began in the interval."""
     data = json.loads((lab.scratch / "ours" / "stall.json").read_text())
-    return float(data["longest_stall"])
+    return max((length for start, length in data["stalls"] if begin - 0.1 <= start <= end), default=0.0)
 
 
 def node_objects(asn: int, clients: int, pools: Sequence[str] = ()) -> list[Resource]:

@@ -122,12 +122,13 @@ class Ours:
         return lines[:-1]
 
     def received(self, address: str) -> list[Route]:
-        """Adj-RIB-In of a peer."""
-        return [_route(item) for item in self.paths(f"received={quote(address)}&limit=0")]
+        """Adj-RIB-In of a peer, without what has our own AS in its path: some daemons send us our routes back."""
+        paths = self.paths(f"received={quote(address)}")
+        return [_route(item) for item in paths if item["eligible"]]
 
     def advertised(self, address: str) -> list[Route]:
         """Adj-RIB-Out of a peer."""
-        return [_route(item) for item in self.paths(f"advertised={quote(address)}&limit=0")]
+        return [_route(item) for item in self.paths(f"advertised={quote(address)}")]
 
     def wait_received(
         self, address: str, expected: Iterable[Route], seconds: float = 30.0, blind: Iterable[str] = ()
@@ -151,7 +152,8 @@ def _route(item: Json) -> Route:
     attributes = item["attributes"]
     return route(
         item["prefix"],
-        attributes["next_hop"] if attributes["next_hop"] != "-" else "",
+        # Global and link-local next hop (RFC 2545 §3): the first counts.
+        attributes["next_hop"].split()[0].strip("-") if attributes["next_hop"] else "",
         attributes["as_path"],
         attributes["origin"],
         attributes["local_pref"],

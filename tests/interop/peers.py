@@ -40,12 +40,14 @@ class Traits:
     keeps_table: bool = True
     """It has a table of its own, so that it can be a graceful restart helper."""
     limits_prefixes: bool = True
+    asks_refresh: bool = True
+    """It can be told to send a ROUTE-REFRESH."""
 
 
 TRAITS: dict[type[Daemon], Traits] = {
     Bird: Traits(shows_local_pref=100),
     Frr: Traits(default_med=0),
-    GoBgp: Traits(mixed_session=False),
+    GoBgp: Traits(mixed_session=False, asks_refresh=False),
     OpenBgpd: Traits(shows_local_pref=100, shows_med=0, foreign_prepend=False, mixed_session=False),
     ExaBgp: Traits(shutdown_text=False, changes_sessions=False, keeps_table=False, limits_prefixes=False),
 }

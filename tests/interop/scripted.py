@@ -48,12 +48,16 @@ class OpenOptions:
     enhanced_refresh: bool = False
     extended_message: bool = False
     notification_restart: bool = False
+    extended_next_hop: bool = False
+    """IPv4 NLRI with IPv6 next hops (RFC 8950)."""
 
     def build(self) -> bytes:
         """The OPEN message."""
         capabilities = [capability(1, struct.pack("!HBB", afi, 0, safi)) for afi, safi in self.families]
         if self.refresh:
             capabilities.append(capability(2))
+        if self.extended_next_hop:
+            capabilities.append(capability(5, struct.pack("!HHH", 1, 1, 2)))
         if self.extended_message:
             capabilities.append(capability(6))
         if self.graceful is not None:

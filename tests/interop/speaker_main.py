@@ -49,16 +49,18 @@ class JsonDaemon(Daemon):
 
 
 async def _watch_stalls(file: Path) -> None:
-    """Keep the longest time for which the loop did not turn, beyond its beat. It is written when the daemon ends."""
-    longest, last = 0.0, time.monotonic()
+    """Keep the times for which the loop did not turn, beyond its beat. They are written when the daemon ends."""
+    stalls: list[tuple[float, float]] = []
+    last = time.monotonic()
     try:
         while True:
             await asyncio.sleep(BEAT)
             now = time.monotonic()
-            longest = max(longest, now - last - BEAT)
+            if now - last > 2 * BEAT:
+                stalls.append((last, now - last - BEAT))
             last = now
     finally:
-        file.write_text(json.dumps({"longest_stall": longest}))
+        file.write_text(json.dumps({"stalls": stalls}))
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ from tests.interop.scripted import (
 from tests.interop.speakers import as_path, attribute, dial, key, update
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "bgp"
-TARGET = "10.98.255.254"
+TARGET = "10.97.0.1"
 OBSERVER, OBSERVER_AS = "10.97.0.2", 4200000999
 PATIENCE = 3.0
 
@@ -84,10 +84,11 @@ class Stage:
     def __init__(self, cases: Sequence[LiveCase], directory: Path, name: str = "vec") -> None:
         self.ours_side, self.peer_side = Namespace(f"{name}o"), Namespace(f"{name}p")
         join(self.ours_side, self.peer_side)
-        self.ours_side.address("eth0", [f"{TARGET}/16", "10.97.0.1/24"])
+        self.ours_side.address("eth0", [f"{TARGET}/24"])
         addresses = [f"{peer_address(n + 1)}/32" for n in range(len(cases))]
         self.peer_side.address("eth0", [f"{OBSERVER}/24", *addresses])
-        self.peer_side.ip("route", "add", f"{TARGET}/32", "dev", "eth0")
+        # One neighbour entry for all of them: the kernel's neighbour table has room for about a thousand.
+        self.ours_side.ip("route", "add", "10.98.0.0/16", "via", OBSERVER)
         self.observed: dict[tuple[int, bytes], int] = {}
         peers = [_our_peer(n + 1, case) for n, case in enumerate(cases)]
         peers.append({"name": "observer", "address": OBSERVER, "asn": OBSERVER_AS, "passive": True, "hold_time": 0})
@@ -95,7 +96,7 @@ class Stage:
         self.ours = Ours(self.ours_side, directory, settings, kernel=False)
         self.ours.start()
         options = OpenOptions(OBSERVER_AS, OBSERVER, hold_time=0)
-        self.observer = dial(self.peer_side, OBSERVER, "10.97.0.1", options)
+        self.observer = dial(self.peer_side, OBSERVER, TARGET, options)
 
     def close(self) -> None:
         """Stop and remove everything."""
@@ -120,14 +121,22 @@ class Stage:
             return self._play_open(number, case)
         source = peer_address(number)
         options = OpenOptions(
-            case.asn, f"10.1.{number >> 8}.{number & 255}", four_octet=case.four_octet, add_path=3 * case.add_path
+            case.asn,
+            f"10.1.{number >> 8}.{number & 255}",
+            four_octet=case.four_octet,
+            add_path=3 * case.add_path,
+            extended_next_hop=True,
+            enhanced_refresh=True,
         )
         speaker = dial(self.peer_side, source, TARGET, options)
-        sentinel = struct.pack("!BBBB", 24, 198, 18 + (number >> 8 & 1), number & 255)
+        # One in each family: their UPDATEs may come in either order.
+        tail = struct.pack("!H", number)
+        sentinels = [(1, b"\x20\xc6\x12" + tail), (2, bytes.fromhex("40 2001 0db8 ffff") + tail)]
         outcome = Outcome()
         try:
-            speaker.send(_announcement(case, case.prefixes) + case.octets + _announcement(case, [(1, _with_id(case, sentinel))]))
-            self._wait(speaker, outcome, sentinel)
+            last = [(afi, _with_id(case, item)) for afi, item in sentinels]
+            speaker.send(_announcement(case, case.prefixes) + case.octets + _announcement(case, last))
+            self._wait(speaker, outcome, sentinels)
         except OSError:
             outcome.session = "closed"
         finally:
@@ -137,7 +146,7 @@ class Stage:
             outcome.left = [item for item in bare if item in self.observed]
         return outcome
 
-    def _wait(self, speaker: Speaker, outcome: Outcome, sentinel: bytes) -> None:
+    def _wait(self, speaker: Speaker, outcome: Outcome, sentinels: list[tuple[int, bytes]]) -> None:
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             select.select([speaker.sock, self.observer.sock], [], [], 0.5)
@@ -148,7 +157,7 @@ class Stage:
                 outcome.session = "reset" if ended.notification else "closed"
                 outcome.notification = ended.notification[:2] if ended.notification else None
                 return
-            if (1, sentinel) in self.observed:
+            if all(one in self.observed for one in sentinels):
                 outcome.session = "up"
                 return
 
@@ -217,9 +226,12 @@ def _our_peer(number: int, case: LiveCase) -> dict[str, Any]:
         "asn": case.asn,
         "passive": True,
         "graceful_restart": False,
-        "enforce_first_as": False,
+        "enforce_first_as": case.first_as,
         "reflector_client": case.reflector,
-        "families": [{"family": name, "add_path": "receive" if case.add_path else "off"} for name in ("ipv4", "ipv6")],
+        "families": [
+            {"family": name, "add_path": "receive" if case.add_path else "off", "extended_next_hop": name == "ipv4"}
+            for name in ("ipv4", "ipv6")
+        ],
     }
 
 

@@ -183,9 +183,7 @@ class OurSpeaker(Speaker):
         return bool(self.main.pid) and self.api("/v1/status") is not None
 
     def sessions(self) -> dict[str, bool]:
-        answer = self.api("/v1/peers") or []
-        rows = answer["peers"] if isinstance(answer, dict) else answer
-        return {row["name"]: row["state"] == "Established" for row in rows}
+        return {row["name"]: row["state"] == "Established" for row in self.api("/v1/peers") or []}
 
     @property
     def settled(self) -> bool:

@@ -43,7 +43,7 @@ def settled(lab: Lab) -> None:
 
 
 def flaps(machine: Machine) -> dict[str, int]:
-    return {peer["name"]: peer["flaps"] for peer in ours(machine).api("/v1/peers")["peers"]}
+    return {peer["name"]: peer["flaps"] for peer in ours(machine).api("/v1/peers")}
 
 
 def test_pods_and_outside_reach_each_other_in_both_families(lab: Lab, figure: Figure) -> None:
@@ -139,22 +139,23 @@ def test_foreign_routes_are_left_alone(lab: Lab) -> None:
 
 
 def test_foreign_route_of_the_same_prefix_and_metric_wins_until_it_goes(lab: Lab) -> None:
-    node, new = lab.node("b"), ("10.244.201.9", "fd00:10:244:201::9")
-    for prefix in new:
-        gateway = "fd00:172:20::13" if ":" in prefix else "172.20.0.13"
+    """Outside the pools, so that node-b does not announce its static route as it would a pod's."""
+    owner, node, other = lab.node("a"), lab.node("b"), lab.node("c")
+    blocks = {"10.250.1.0/26": other.ipv4, "fd00:250:1::/122": other.ipv6}
+    for prefix, gateway in blocks.items():
         node.namespace.run(["ip", "route", "add", prefix, "via", gateway, "proto", "static", "metric", "1024"])
-    other = lab.add_pod(lab.node("a"), "pod-twin", *new)
-    try:
-        wait_until("node-c has it", lambda: set(new) <= prefixes(lab.node("c").namespace))
-        time.sleep(0.3)
-        static = [r for r in routes(node.namespace, None) if r.prefix in new]
-        assert {(r.prefix, r.protocol) for r in static} == {(prefix, "4") for prefix in new}
-        for prefix in new:
-            node.namespace.run(["ip", "route", "del", prefix, "proto", "static", "metric", "1024"])
-        wait_until("ours is in once the other's is gone", lambda: set(new) <= prefixes(node.namespace), 10)
-    finally:
-        lab.remove_pod(other)
-    wait_until("withdrawn", lambda: not set(new) & prefixes(node.namespace))
+    lab.datastore.put(*(resources.block(owner.name, prefix) for prefix in blocks))
+    wait_until("node-c has them", lambda: set(blocks) <= prefixes(other.namespace))
+    time.sleep(0.3)
+    found = {(r.prefix, r.protocol, r.hops[0][0]) for r in routes(node.namespace, None) if r.prefix in blocks}
+    assert found == {(prefix, "4", gateway) for prefix, gateway in blocks.items()}
+    assert "foreign" in ours(node).control("routes", "10.250.1.0/26")
+    for prefix in blocks:
+        node.namespace.run(["ip", "route", "del", prefix, "proto", "static", "metric", "1024"])
+    wait_until("ours are in once the others are gone", lambda: set(blocks) <= prefixes(node.namespace), 10)
+    for prefix in blocks:
+        lab.datastore.delete("BlockAffinity", resources.block(owner.name, prefix)["metadata"]["name"])
+    wait_until("withdrawn", lambda: not set(blocks) & prefixes(node.namespace))
 
 
 def test_peer_file_removed_and_added_touches_only_its_sessions(lab: Lab) -> None:

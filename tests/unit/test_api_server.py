@@ -261,7 +261,8 @@ async def test_only_get_without_a_body(tmp_path: Path, world: World) -> None:
 async def test_garbage_costs_a_connection_and_nothing_else() -> None:
     async with serving(empty(), health=ANY) as made:
         where = made.addresses["health"]
-        for garbage in (b"\0" * 64 + b"\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        tls = b"\x16\x03\x01\x02\x00\x01\x00"
+        for garbage in (b"\0" * 64 + b"\r\n\r\n", tls, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
             async with asyncio.timeout(20):
                 task = asyncio.create_task(raw(where, garbage + b"\n" * 8))
                 done, _ = await asyncio.wait({task}, timeout=0.5)
@@ -367,9 +368,9 @@ async def test_the_page_shows_peers_and_escapes_what_others_wrote(world: World) 
     absent.last_error = "<script>alert(1)</script>"
     try:
         async with serving(world.state, health=ANY) as made, asking() as session:
-            async with session.get(f"http://{made.addresses['health']}/") as answer:
-                text = await answer.text()
-                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            answer = await session.get(f"http://{made.addresses['health']}/")
+            text = await answer.text()
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     finally:
         absent.last_error, tor.session.statistics.last_error = "", before
     assert "Mesh_10_0_0_2" in text and "2 of 3 sessions established" in text
@@ -382,8 +383,7 @@ async def test_an_internal_error_is_500_and_in_the_log(
     path = tmp_path / "s"
     state = empty()
     monkeypatch.setattr(state, "datastore", lambda: 1 / 0)
-    async with serving(state, path), asking(path) as session:
-        async with session.get("http://x/v1/status") as answer:
-            assert answer.status == 500
-            assert "ZeroDivision" not in await answer.text()
+    async with serving(state, path), asking(path) as session, session.get("http://x/v1/status") as answer:
+        assert answer.status == 500
+        assert "ZeroDivision" not in await answer.text()
     assert "ZeroDivisionError" in caplog.text

@@ -46,7 +46,7 @@ class Frr(Daemon):
         lines = [f" address-family {family} unicast"]
         for index, item in enumerate(self.config.announcements):
             if family_name(item.prefix) == family:
-                lines.append(f"  network {item.prefix} route-map A{index}")
+                lines.append(f"  network {item.prefix}" + (f" route-map A{index}" if _decorated(item) else ""))
         for spec in self.config.sessions:
             if family not in spec.families:
                 continue
@@ -95,7 +95,7 @@ class Frr(Daemon):
             lines += self._family(family)
         lines.append("exit")
         for index, item in enumerate(self.config.announcements):
-            lines += self._route_map(index, item)
+            lines += self._route_map(index, item) if _decorated(item) else []
         return "\n".join(lines) + "\n"
 
     def start(self) -> None:
@@ -153,13 +153,14 @@ class Frr(Daemon):
             lines += [f"router bgp {config.asn}", f"address-family {family} unicast"]
             for index, item in enumerate(old.announcements):
                 if family_name(item.prefix) == family:
-                    lines.append(f"no network {item.prefix} route-map A{index}")
+                    lines.append(f"no network {item.prefix}")
             lines += ["exit-address-family", "exit"]
-        lines += [f"no route-map A{index}" for index in range(len(old.announcements))]
+        lines += [f"no route-map A{index}" for index, item in enumerate(old.announcements) if _decorated(item)]
         for spec in old.sessions:
             if spec.password and not config.session(spec.remote).password:
                 lines += [f"router bgp {config.asn}", f"no neighbor {spec.remote} password", "exit"]
-        lines += [line for index, item in enumerate(config.announcements) for line in self._route_map(index, item)]
+        for index, item in enumerate(config.announcements):
+            lines += self._route_map(index, item) if _decorated(item) else []
         lines.append(f"router bgp {config.asn}")
         for spec in config.sessions:
             if spec not in old.sessions:
@@ -191,6 +192,11 @@ class Frr(Daemon):
     def shutdown(self, remote: str, text: str = "") -> None:
         command = f"neighbor {remote} shutdown" + (f" message {text}" if text else "")
         self.ask("configure terminal", f"router bgp {self.config.asn}", command)
+
+
+def _decorated(item: Announcement) -> bool:
+    """Whether it has attributes, which take a route-map."""
+    return item != Announcement(item.prefix)
 
 
 def _route(prefix: str, path: dict[str, Any]) -> Route:

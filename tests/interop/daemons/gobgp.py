@@ -162,7 +162,7 @@ class GoBgp(Daemon):
         self.ask("neighbor", remote, "softresetin")
 
     def shutdown(self, remote: str, text: str = "") -> None:
-        self.ask("neighbor", remote, "shutdown", *([text] if text else []))
+        self.ask("neighbor", remote, "shutdown", *(["--reason", text] if text else []))
 
 
 def _route(path: dict[str, Any]) -> Route:

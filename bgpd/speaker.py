@@ -218,15 +218,13 @@ class Speaker:
         for family, rib in self.ribs.items():
             if not rib.changes:
                 continue
-            changes = rib.take_changes()
-            lists = list(changes.values())
-            repeated = len(lists) > 1 and len(set(chain.from_iterable(lists))) != sum(map(len, lists))
+            changes, repeated = rib.take_changes()
             for group in self.groups.values():
                 if group.key.family == family:
                     group.apply(changes, repeated)
                     self._announce_ready(group)
             if self.settings.fib.enabled:
-                routes = self.forwarding.wanted(rib, chain.from_iterable(lists))
+                routes = self.forwarding.wanted(rib, chain.from_iterable(changes.values()))
                 self._effects.append(Program(family, routes))
 
     def _announce_ready(self, group: UpdateGroup) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from socket import AF_INET, inet_ntop
+from struct import unpack
 
 from bgpd.api.schema import Attributes, RouteSource, UnknownAttribute
 from bgpd.family import Family, format_address, format_prefix
 from bgpd.rib.path import Path, Source
+from bgpd.wire import aspath
 from bgpd.wire.attributes import PathAttributes
+from bgpd.wire.rules import Code
 
 _ORIGINS = ("igp", "egp", "incomplete")
 _KNOWN = frozenset({1, 2, 3, 4, 5, 8, 9, 10, 14, 15, 16, 32})
@@ -60,30 +63,46 @@ def next_hop(packed: bytes) -> str:
     return format_address(packed)
 
 
-def attributes(attrs: PathAttributes, hop: bytes | None = None) -> Attributes:
-    """Path attributes as JSON; `hop` stands for the next hop where it is not the one in `attrs`."""
-    origin = attrs.origin
+def attributes(attrs: PathAttributes) -> Attributes:
+    """Path attributes as JSON.
+
+    Decoded here in one walk, not through the views of PathAttributes: those keep what they decode, which is of use to
+    the decision process and would be lost memory for each path of a printed table.
+    """
+    items = attrs.items()
+    values = {code: value for _, code, value in items}
+    origin = values.get(Code.ORIGIN, b"\0")[0]
     return {
         "origin": _ORIGINS[origin] if origin < len(_ORIGINS) else str(origin),
-        "as_path": as_path(attrs.as_path),
-        "next_hop": next_hop(attrs.next_hop if hop is None else hop),
-        "med": attrs.med,
-        "local_pref": attrs.local_pref,
-        "communities": [community(value) for value in attrs.communities],
-        "large_communities": [":".join(map(str, value)) for value in attrs.large_communities],
-        "extended_communities": [value.hex() for value in attrs.extended_communities],
-        "originator_id": None if attrs.originator_id is None else format_address(attrs.originator_id),
-        "cluster_list": [format_address(value) for value in attrs.cluster_list],
-        "unknown": _unknown(attrs),
+        "as_path": as_path(aspath.decode(values.get(Code.AS_PATH, b""))),
+        "next_hop": next_hop(attrs.next_hop),
+        "med": _number(values.get(Code.MULTI_EXIT_DISC)),
+        "local_pref": _number(values.get(Code.LOCAL_PREF)),
+        "communities": [community(value) for value in _numbers(values.get(Code.COMMUNITIES, b""))],
+        "large_communities": [
+            ":".join(map(str, _numbers(value))) for value in _parts(values.get(Code.LARGE_COMMUNITIES, b""), 12)
+        ],
+        "extended_communities": [value.hex() for value in _parts(values.get(Code.EXTENDED_COMMUNITIES, b""), 8)],
+        "originator_id": format_address(values[Code.ORIGINATOR_ID]) if Code.ORIGINATOR_ID in values else None,
+        "cluster_list": [format_address(value) for value in _parts(values.get(Code.CLUSTER_LIST, b""), 4)],
+        "unknown": [
+            UnknownAttribute(code=code, flags=flags, value=value.hex())
+            for flags, code, value in items
+            if code not in _KNOWN
+        ],
     }
 
 
-def _unknown(attrs: PathAttributes) -> list[UnknownAttribute]:
-    return [
-        {"code": code, "flags": flags, "value": value.hex()}
-        for flags, code, value in attrs.items()
-        if code not in _KNOWN
-    ]
+def _number(value: bytes | None) -> int | None:
+    return None if value is None else int.from_bytes(value, "big")
+
+
+def _numbers(value: bytes) -> tuple[int, ...]:
+    return unpack(f">{len(value) >> 2}I", value)
+
+
+def _parts(value: bytes, size: int) -> list[bytes]:
+    return [value[i : i + size] for i in range(0, len(value), size)]
 
 
 def source(path: Path) -> RouteSource:

@@ -46,6 +46,13 @@ class Side:
             del self.extra[key]
         return True
 
+    def knows(self, key: bytes, forms: list[Form]) -> bool:
+        """Whether we know of a route of ours for each metric of these."""
+        known = {form.metric for form in self.extra.get(key, ())}
+        if key in self.installed:
+            known.add(self.installed[key].metric)
+        return all(form.metric in known for form in forms)
+
     def swap(self, key: bytes, metric: int) -> Form | None:
         """Our route of this metric under the prefix, made the one that counts; None if there is none."""
         have = self.installed.get(key)

@@ -307,7 +307,7 @@ class FibTable:
                 self.counters.replaced += 1
                 if old is not None:
                     self._drop(old, now)
-            if side.wanted.get(key) is not form:
+            if side.wanted.get(key) is not form or key in side.extra:
                 side.pending[key] = None
             elif side.refused:
                 side.refused.pop(key, None)
@@ -486,10 +486,14 @@ class FibTable:
             self._own_event(side, new, flags, key, form, now)
             self._drop(form, now)
         elif new:
-            side.foreign.setdefault(key, {})[shape.metric] = shape
+            rivals = side.foreign.setdefault(key, {})
             have = side.installed.get(key)
             if flags & nl.F_REPLACE and have is not None and have.metric == shape.metric:
-                self._vanished(side, key, now)
+                if shape.metric in rivals:
+                    self.suspect = True  # which of the two it replaced, a dump tells
+                else:
+                    self._vanished(side, key, now)
+            rivals[shape.metric] = shape
         else:
             side.remove_foreign(key, shape.metric)
             if key in side.refused:
@@ -633,7 +637,9 @@ class FibTable:
     def _end_own(self, side: Side, picture: Picture, touched: set[bytes], complete: bool, now: float) -> None:
         own, ifindex = picture.own[side.afi], picture.ifindex
         for key, found in own.items():
-            if key not in touched and (side.installed.get(key) is not found or key in side.extra):
+            if key in touched:
+                self.suspect |= not side.knows(key, found if isinstance(found, list) else [found])
+            elif side.installed.get(key) is not found or key in side.extra:
                 forms = list(found) if isinstance(found, list) else [found]
                 forms += (form for form in side.beyond(key, ifindex) if form not in forms)
                 self._reconcile(side, key, forms, now)

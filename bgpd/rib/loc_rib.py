@@ -8,6 +8,7 @@ consumers need.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from bgpd.family import Family
 from bgpd.rib.adj_rib_in import AdjRibIn
@@ -26,21 +27,26 @@ class LocRib:
     the old paths under which it occurs are what a consumer may still hold.
     """
 
-    __slots__ = ("changes", "family", "table")
+    __slots__ = ("changes", "family", "plain", "table")
 
     def __init__(self, family: Family) -> None:
         self.family = family
         self.table: dict[bytes, Entry] = {}
         self.changes: dict[Change, list[bytes]] = {}
+        self.plain = True
+        """Since `take_changes`, keys got their first path and nothing else happened: no key occurs twice in `changes`."""
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def take_changes(self) -> dict[Change, list[bytes]]:
-        """What changed since the last call."""
-        changes = self.changes
-        self.changes = {}
-        return changes
+    def take_changes(self) -> tuple[dict[Change, list[bytes]], bool]:
+        """What changed since the last call, and whether some key did more than once."""
+        changes, plain = self.changes, self.plain
+        self.changes, self.plain = {}, True
+        if plain or not changes:
+            return changes, False
+        lists = changes.values()
+        return changes, len(set(chain.from_iterable(lists))) != sum(map(len, lists))
 
     def announce(self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path: Path) -> None:
         """A source says that `keys` have `path`. `entries` are the same keys as Adj-RIB-In has them (with path ids).
@@ -51,19 +57,22 @@ class LocRib:
             self.withdraw(adj, entries, keys, path.path_id, forget=False)
             adj.routes.update(dict.fromkeys(entries, path))
             return
-        adj.routes.update(dict.fromkeys(entries, path))
-        self.put(keys, path)
+        new = dict.fromkeys(keys, path)
+        adj.routes.update(new if entries is keys else dict.fromkeys(entries, path))
+        self._put(new, path)
 
     def put(self, keys: list[bytes], path: Path) -> None:
         """Put a path into the table, in place of the one of the same source and path id."""
+        self._put(dict.fromkeys(keys, path), path)
+
+    def _put(self, new: dict[bytes, Path], path: Path) -> None:
         table = self.table
-        if not any(map(table.__contains__, keys)):
-            new = dict.fromkeys(keys, path)
+        # All of it in C where no key has a path yet: the case of a table that is being learned.
+        if table.keys().isdisjoint(new):
             table.update(new)
-            chosen = path if path.next_hop.reachable else None
-            self._record((None, path, None, chosen), keys if len(new) == len(keys) else list(new))
+            self.changes.setdefault((None, path, None, path if path.next_hop.reachable else None), []).extend(new)
             return
-        for entry, group in self._group(keys):
+        for entry, group in self._group(list(new)):
             old, after = _replace(entry, path)
             table.update(dict.fromkeys(group, after))
             if old is not None and old.same(path):
@@ -135,6 +144,7 @@ class LocRib:
         return groups.items()
 
     def _record(self, change: Change, keys: list[bytes]) -> None:
+        self.plain = False
         known = self.changes.get(change)
         if known is None:
             self.changes[change] = keys.copy()

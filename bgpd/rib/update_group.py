@@ -189,14 +189,18 @@ class UpdateGroup:
         if not self.members:
             return
         batch = _Batch(self)
+        alone = next(iter(self.members)).source if len(self.members) == 1 else None
         if repeated:
             batch.settle(changes)
         elif self.key.add_path:
             for (old, new, _, _), keys in changes.items():
-                batch.transition(old, new, keys)
+                if alone is None or not _concerns_only(alone, old, new):
+                    batch.transition(old, new, keys)
         else:
             for (_, _, old, new), keys in changes.items():
-                if old is not new and not (old is not None and new is not None and new.same(old)):
+                if old is new or (old is not None and new is not None and new.same(old)):
+                    continue
+                if alone is None or not _concerns_only(alone, old, new):
                     batch.transition(old, new, keys)
         batch.close()
 
@@ -533,6 +537,11 @@ class _Batch:
             yield from item.units
         for units in self.withdrawn.values():
             yield from units
+
+
+def _concerns_only(source: Source, old: Path | None, new: Path | None) -> bool:
+    """Both paths are the source's own: its peer, alone in a group, is told nothing of them."""
+    return (old is None or old.source is source) and (new is None or new.source is source)
 
 
 def _pack(messages: list[bytes]) -> list[bytes]:

@@ -133,8 +133,8 @@ class UpdateParser:
         readers = (_FamilyReader(f, context) for f in (IPV4_UNICAST, IPV6_UNICAST) if f in context.families)
         self._readers = {_family_octets(reader.family): reader for reader in readers}
         self._ipv4 = self._readers.get(_family_octets(IPV4_UNICAST))
-        self._classic = usual.classic(context.external)
-        self._multiprotocol = usual.multiprotocol(context.external)
+        self._classic = usual.CLASSIC[context.external]
+        self._multiprotocol = usual.MULTIPROTOCOL[context.external]
         self._internal_only = {code: discarded(RULES[code]) for code in (5, 9, 10)}
         self._memo: dict[bytes, _Outcome] = {}
         self._mp_memo: dict[tuple[bytes, bytes], _Outcome] = {}

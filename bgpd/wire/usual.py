@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import TypeAlias
 
 Match: TypeAlias = "re.Match[bytes]"
@@ -55,22 +56,19 @@ _FROM_EXTERNAL = b"".join(
 )
 
 
-def classic(external: bool) -> Matcher:
-    """Blocks beside an IPv4 NLRI field.
-
-    Groups: next hop is 3, the others as in `multiprotocol` with 3 and up moved by one.
-    """
-    return _compile(_ORIGIN + _as_path() + _NEXT_HOP, external)
+def _compile(head: bytes) -> MappingProxyType[bool, Matcher]:
+    """By whether the peer is external."""
+    tails = {True: _FROM_EXTERNAL, False: _FROM_INTERNAL}
+    return MappingProxyType({external: re.compile(head + tail, re.DOTALL).fullmatch for external, tail in tails.items()})
 
 
-def multiprotocol(external: bool) -> Matcher:
-    """Blocks from which MP_REACH_NLRI was cut.
+CLASSIC = _compile(_ORIGIN + _as_path() + _NEXT_HOP)
+"""Blocks beside an IPv4 NLRI field, by whether the peer is external.
 
-    Groups: ORIGIN; AS_PATH from its length octet on; then, from an internal peer, all that follows; from an external
-    one six groups, of which LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST (4, 6, 7) are to be discarded.
-    """
-    return _compile(_ORIGIN + _as_path(), external)
+Groups: ORIGIN; AS_PATH from its length octet on; next hop; then, from an internal peer, all that follows; from an
+external one six groups, of which LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST (the second, fourth and fifth) are to be
+discarded.
+"""
 
-
-def _compile(head: bytes, external: bool) -> Matcher:
-    return re.compile(head + (_FROM_EXTERNAL if external else _FROM_INTERNAL), re.DOTALL).fullmatch
+MULTIPROTOCOL = _compile(_ORIGIN + _as_path())
+"""Blocks from which MP_REACH_NLRI was cut. Groups as in CLASSIC, without the next hop."""

@@ -206,7 +206,7 @@ def explain_kept(lab: Lab, in_user_namespace: bool) -> str:
     if isinstance(node.bgp, speakers.OurSpeaker):
         lines.append(f"  {Path(sys.executable).with_name('bgpctl')} --socket {node.bgp.socket} status")
     pod = next(iter(node.pods.values()), None)
-    if pod:
+    if pod and shutil.which("ping"):
         lines.append(f"  ip netns exec {pod.namespace.name} ping 198.51.100.1")
     lines += [f"  ls {lab.datastore.folder}      # the resources; edit them, they are applied live"]
     lines += [f"  ls {lab.folder}/*.log", "  make demo-down      # take it down"]

@@ -101,10 +101,10 @@ def test_router_dies_under_traffic(lab: Lab, how: Callable[[Lab, Machine], None]
         others_router_dies(lab, how, figure)
         return
     _, outside = pairs(lab)
-    with untouched(lab, "node-a", "node-b", "node-c") as changes, untouched(lab, "tor") as of_router:
-        with traffic(outside) as probes:
-            how(lab, lab.tor)
-            account = probes.finish()
+    nodes = untouched(lab, "node-a", "node-b", "node-c")
+    with nodes as changes, untouched(lab, "tor") as of_router, traffic(outside) as probes:
+        how(lab, lab.tor)
+        account = probes.finish()
     figure(how.__name__, account)
     # Its three next hops for each block come back one peer after the other, and the route is replaced in place.
     figure(f"{how.__name__}, routes of the router replaced in place", len(of_router))

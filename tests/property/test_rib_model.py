@@ -262,11 +262,7 @@ class World:
             client.group.refresh(client.member, b"", b"")
 
     def flush(self) -> None:
-        rib = self.shared.ribs[self.family]
-        changes = rib.take_changes()
-        lists = list(changes.values())
-        everything = [k for keys in lists for k in keys]
-        repeated = len(set(everything)) != len(everything)
+        changes, repeated = self.shared.ribs[self.family].take_changes()
         for group in self.groups.values():
             group.apply(changes, repeated)
 

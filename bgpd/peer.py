@@ -57,6 +57,9 @@ class Peer:
         self.warned: set[Family] = set()
         self.findings: dict[str, int] = {}
         """Attribute errors by "name: action"; counted over all sessions."""
+        self.noted_at = float("-inf")
+        self.unnoted = 0
+        """UPDATEs with attribute errors since `noted_at`, when one was logged."""
         self.dynamic = False
         self._updates_sent = 0
         self.scheduled = float("inf")

@@ -33,11 +33,13 @@ from bgpd.session import events as ev
 from bgpd.session.local import LocalState
 from bgpd.settings import Cost, PeerSettings, SpeakerSettings, cost_of
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
-from bgpd.wire.update import UpdateContext, UpdateParser
+from bgpd.wire.update import Finding, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
 _WARN_SHARE = 0.75
+_NOTE_TIME = 0.2
+"""Seconds between log lines about one peer's attribute errors; all are counted."""
 
 
 class Speaker:
@@ -321,18 +323,33 @@ class Speaker:
             update = peer.parser.parse(body)
         except BGPError as error:
             self._log(logging.ERROR, peer, f"UPDATE refused: {error}; message {body.hex()}")
-            peer.session.fail(error, now)
+            self._fail(peer, error, now)
             return
         if update.findings:
-            for finding in update.findings:
-                name = f"{finding.name}: {finding.action}"
-                peer.findings[name] = peer.findings.get(name, 0) + 1
-                self._log(logging.WARNING, peer, f"{name} ({finding.reason}; {finding.rfc}); message {body.hex()}")
+            self._note_findings(peer, update.findings, body, now)
         peer.importer.apply(update)
         if update.end_of_rib is not None:
             self._on_end_of_rib(peer, update.end_of_rib, now)
         elif update.reach:
             self._check_limits(peer, now)
+
+    def _fail(self, peer: Peer, error: BGPError, now: float) -> None:
+        """End a session for its peer's fault; UPDATEs that came behind it are not looked at any more."""
+        peer.parser = None
+        peer.session.fail(error, now)
+
+    def _note_findings(self, peer: Peer, findings: Sequence[Finding], body: bytes, now: float) -> None:
+        """Count every attribute error, and log them as fast as a person could read (RFC 7606 §8)."""
+        for finding in findings:
+            name = f"{finding.name}: {finding.action}"
+            peer.findings[name] = peer.findings.get(name, 0) + 1
+        if now - peer.noted_at < _NOTE_TIME:
+            peer.unnoted += 1
+            return
+        what = "; ".join(f"{f.name}: {f.action} ({f.reason}; {f.rfc})" for f in findings)
+        more = f"; {peer.unnoted} more such UPDATEs since the last line" if peer.unnoted else ""
+        peer.noted_at, peer.unnoted = now, 0
+        self._log(logging.WARNING, peer, f"{what}; message {body.hex()}{more}")
 
     def _on_end_of_rib(self, peer: Peer, family: Family, now: float) -> None:
         peer.end_of_rib.add(family)
@@ -353,7 +370,7 @@ class Speaker:
                 data = (
                     settings.family.afi.to_bytes(2, "big") + bytes((settings.family.safi,)) + limit.to_bytes(4, "big")
                 )
-                peer.session.fail(BGPError(ErrorCode.CEASE, Cease.MAXIMUM_PREFIXES, data, reason), now)
+                self._fail(peer, BGPError(ErrorCode.CEASE, Cease.MAXIMUM_PREFIXES, data, reason), now)
                 return
             if settings.family not in peer.warned:
                 peer.warned.add(settings.family)

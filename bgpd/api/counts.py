@@ -84,7 +84,7 @@ def peer_families(peer: Peer) -> list[Family]:
 async def _family(speaker: Speaker, family: Family, pace: Pace) -> FamilyCounts:
     table = speaker.ribs[family].table
     entries: Counter[Entry | None] = Counter()
-    for keys in slices(list(table)):
+    for keys in slices(tuple(table)):
         entries.update(map(table.get, keys))
         await pace.rest()
     counts: FamilyCounts = {"family": str(family), "prefixes": len(table), "paths": 0, "best": 0, "local": 0}
@@ -102,7 +102,7 @@ async def _peer(peer: Peer, family: Family, sent: int, pace: Pace) -> Prefixes:
     epoch = peer.source.epochs.get(family, 0)
     seen: Counter[Path] = Counter()
     if adj is not None:
-        for part in slices(list(adj.routes.values())):
+        for part in slices(tuple(adj.routes.values())):
             seen.update(part)
             await pace.rest()
     try:
@@ -134,7 +134,7 @@ async def _advertised(group: UpdateGroup, sent: Counter[tuple[str, Family]], pac
     members = list(group.members)
     total = 0
     without: Counter[Member] = Counter()
-    for number, keys in enumerate(slices(list(table))):
+    for number, keys in enumerate(slices(tuple(table))):
         if not number % 4:
             # Emptied often: it would grow to a size whose emptying takes longer than a slice.
             exporter.forget()
@@ -166,7 +166,7 @@ def _by_entry(keys: Iterable[bytes], entries: Iterable[Entry | None]) -> dict[En
     return groups
 
 
-def slices(items: list[_T]) -> Iterable[list[_T]]:
+def slices(items: tuple[_T, ...]) -> Iterable[tuple[_T, ...]]:
     """`items` in runs short enough to be worked on between two looks at the clock."""
     for start in range(0, len(items), _STEP):
         yield items[start : start + _STEP]

@@ -16,6 +16,7 @@ from bgpd.api.views import last_error
 from bgpd.family import Family
 from bgpd.peer import Peer
 from bgpd.policy.prefixes import truncate
+from bgpd.policy.terms import SourceKind
 from bgpd.rib.decision import best, multipath, paths, select
 from bgpd.rib.path import Entry, Path
 from bgpd.rib.update_group import UpdateGroup
@@ -262,6 +263,9 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> str:
     if programmed is not None and programmed["state"] in ("pending", "refused", "foreign"):
         return f"It is not in the kernel: {programmed['text'] or programmed['state']}."
     if any(peer["announced"] for peer in answer["peers"]) or not answer["peers"]:
+        return ""
+    if not peer_name and known[0]["route"]["source"]["kind"] == SourceKind.IBGP.value:
+        # Every other node has it from where we have it: a full mesh tells nothing on.
         return ""
     reasons = {peer["text"].removeprefix("withheld: ") for peer in answer["peers"]}
     whom = f"not announced to {answer['peers'][0]['peer']}" if peer_name else "announced to no peer"

@@ -74,7 +74,8 @@ def find_peer(speaker: Speaker, text: str) -> Peer:
     if found:
         names = ", ".join(p.settings.name for p in found)
         raise Refused("ambiguous-peer", f"{len(found)} peers have the address {text}", f"name one of {names}")
-    raise Refused("unknown-peer", f"there is no peer {text}", "`bgpctl peers` lists names and addresses")
+    shown = text if text.isprintable() and len(text) <= 80 else repr(text[:80])
+    raise Refused("unknown-peer", f"there is no peer {shown}", "`bgpctl peers` lists names and addresses")
 
 
 def _address(text: str) -> str:

@@ -45,7 +45,7 @@ Lines = Callable[[bytes], Iterable[bytes]]
 class Table:
     """One family's part of an answer: the keys to walk, and what each gives."""
 
-    def __init__(self, family: Family, keys: list[bytes], lines: Lines, skip: int = 0) -> None:
+    def __init__(self, family: Family, keys: tuple[bytes, ...], lines: Lines, skip: int = 0) -> None:
         self.family = family
         self.keys = keys
         self.lines = lines
@@ -109,9 +109,10 @@ async def _ordered(table: Table, query: RouteQuery, pace: Pace) -> AsyncIterator
     if query.prefix is not None:
         keys = await _select(keys, table.skip, query, pace)
     order = _order(table.skip)
-    runs: list[list[bytes]] = []
+    # Tuples of bytes are left alone by the garbage collector; lists of them would be walked with each full collection.
+    runs: list[tuple[bytes, ...]] = []
     for start in range(0, len(keys), _RUN):
-        runs.append(sorted(keys[start : start + _RUN], key=order))
+        runs.append(tuple(sorted(keys[start : start + _RUN], key=order)))
         await pace.rest()
     merged = heapq.merge(*runs, key=order) if len(runs) > 1 else runs[0] if runs else ()
     for count, key in enumerate(merged):
@@ -127,7 +128,7 @@ def _order(skip: int) -> Callable[[bytes], tuple[bytes, int, bytes]]:
     return lambda key: (key[1:], key[0], b"")
 
 
-async def _select(keys: list[bytes], skip: int, query: RouteQuery, pace: Pace) -> list[bytes]:
+async def _select(keys: tuple[bytes, ...], skip: int, query: RouteQuery, pace: Pace) -> tuple[bytes, ...]:
     """The keys equal to, inside or around the prefix asked for."""
     assert query.prefix is not None
     family, wanted = query.prefix
@@ -142,14 +143,14 @@ async def _select(keys: list[bytes], skip: int, query: RouteQuery, pace: Pace) -
         else:
             selected += [k for k in part if k[skip:] == wanted]
         await pace.rest()
-    return selected
+    return tuple(selected)
 
 
-def _keys(table: dict[bytes, Path] | dict[bytes, Entry], query: RouteQuery, skip: int) -> list[bytes]:
+def _keys(table: dict[bytes, Path] | dict[bytes, Entry], query: RouteQuery, skip: int) -> tuple[bytes, ...]:
     """All keys, or, where that is enough, the one asked for."""
     if query.prefix is not None and query.match == "exact" and not skip:
-        return [query.prefix[1]] if query.prefix[1] in table else []
-    return list(table)
+        return (query.prefix[1],) if query.prefix[1] in table else ()
+    return tuple(table)
 
 
 class _Cache:

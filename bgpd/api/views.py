@@ -146,7 +146,8 @@ def last_error(peer: SpeakerPeer) -> str | None:
     counters = peer.session.statistics
     if counters.last_error or peer.session.state is State.ESTABLISHED or not counters.connect_failures:
         return counters.last_error or None
-    return f"cannot connect: {counters.connect_failures} attempts have failed"
+    number = counters.connect_failures
+    return f"cannot connect: {number} attempt{'s have' if number > 1 else ' has'} failed"
 
 
 def established(speaker: Speaker | None) -> int:

@@ -13,6 +13,7 @@ import click
 
 from bgpd.api.schema import Route, RoutesEnd
 from bgpd.ctl.client import Client, CtlError, NotRunning
+from bgpd.ctl.words import printable
 
 Clean = Callable[[int | None, int | None], dict[str, int]]
 """Removes our kernel routes of a table and protocol (None: the usual ones); how many went, by family.
@@ -115,7 +116,7 @@ def status(client: Client, output: str) -> None:
         return
     from bgpd.ctl.tables import show_status
 
-    show_status(answer)
+    show_status(printable(answer))
 
 
 @click.command()
@@ -132,7 +133,7 @@ def peers(client: Client, peer: str | None, output: str) -> None:
             return
         from bgpd.ctl.tables import show_peer
 
-        show_peer(detail)
+        show_peer(printable(detail))
         return
     rows = client.peers()
     if output == "json":
@@ -140,7 +141,7 @@ def peers(client: Client, peer: str | None, output: str) -> None:
         return
     from bgpd.ctl.tables import show_peers
 
-    show_peers(rows)
+    show_peers(printable(rows))
 
 
 @click.command()
@@ -174,7 +175,7 @@ def routes(client: Client, prefix: str | None, output: str, match: str | None, l
         number = 0
         first = next(found, None)
         if first is not None:
-            show_routes(_put_back(first, found))
+            show_routes(map(printable, _put_back(first, found)))
             number = 1
     if end and end[0]["truncated"]:
         click.echo("there are more routes: --limit was reached", err=True)
@@ -213,7 +214,7 @@ def explain(client: Client, prefix: str, peer: str, output: str) -> None:
         from bgpd.ctl.story import story
 
         columns = os.get_terminal_size().columns if sys.stdout.isatty() else 100
-        for line in story(answer, min(columns, 120)):
+        for line in story(printable(answer), min(columns, 120)):
             headline = line and not line.startswith(" ")
             click.echo(click.style(line, bold=True) if headline else line)
     if not answer["present"]:
@@ -239,7 +240,7 @@ def _kernel_show(client: Client, output: str) -> None:
         return
     from bgpd.ctl.tables import show_kernel
 
-    show_kernel(answer)
+    show_kernel(printable(answer))
 
 
 def _kernel_clean(clean: Clean) -> click.Command:

@@ -269,7 +269,7 @@ def _messages(counts: dict[str, int]) -> str:
 # routes
 
 
-def show_routes(routes: Iterator[Route], wide: bool = False) -> None:
+def show_routes(routes: Iterator[Route]) -> None:
     """A table of routes. A long one is printed while it comes."""
     first = list(islice(routes, _AT_ONCE))
     if not first:

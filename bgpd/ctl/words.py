@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from bgpd.api.schema import Attributes, Route, RouteSource
+
+_T = TypeVar("_T")
 
 
 def duration(seconds: float | None) -> str:
@@ -19,6 +23,21 @@ def duration(seconds: float | None) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def printable(value: _T) -> _T:
+    """An answer whose texts hold no control characters: what peers and files wrote must not command a terminal."""
+    if isinstance(value, str):
+        return value if value.isprintable() else _escaped(value)  # type: ignore[return-value]
+    if isinstance(value, list):
+        return [printable(item) for item in value]  # type: ignore[return-value]
+    if isinstance(value, dict):
+        return {printable(name): printable(item) for name, item in value.items()}  # type: ignore[return-value]
+    return value
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def origin_of(source: RouteSource) -> str:

@@ -13,7 +13,7 @@ from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
 from bgpd.wire.rules import Code
 
-_CACHE_LIMIT = 8192
+_CACHE_LIMIT = 2048
 
 
 @frozen

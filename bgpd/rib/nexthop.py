@@ -6,7 +6,7 @@ BGP, so a default route from a ToR cannot swallow the way to the other nodes. An
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from weakref import WeakValueDictionary
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, format_address
 from bgpd.policy.prefixes import truncate
@@ -17,7 +17,7 @@ from bgpd.routes import Hop, LocalRoute
 class NextHop:
     """What one next-hop address resolves to now. One object an address; replaced in place when the answer changes."""
 
-    __slots__ = ("address", "cost", "hops", "interface", "reachable", "reason")
+    __slots__ = ("__weakref__", "address", "cost", "hops", "interface", "reachable", "reason")
 
     def __init__(self, address: bytes) -> None:
         self.address = address
@@ -47,7 +47,7 @@ class NextHopTable:
 
     def __init__(self, resolve: bool = True) -> None:
         self.resolve = resolve
-        self._hops: dict[bytes, NextHop] = {}
+        self._hops: WeakValueDictionary[bytes, NextHop] = WeakValueDictionary()
         self._routes: dict[Family, dict[int, dict[bytes, dict[SourceKind, LocalRoute]]]] = {
             IPV4_UNICAST: {},
             IPV6_UNICAST: {},
@@ -56,7 +56,7 @@ class NextHopTable:
         self._own: frozenset[bytes] = frozenset()
 
     def get(self, address: bytes) -> NextHop:
-        """The NextHop of an address (4, 16 or 32 octets: global and link-local)."""
+        """The NextHop of an address (4, 16 or 32 octets: global and link-local). It lives as long as a path has it."""
         hop = self._hops.get(address)
         if hop is None:
             hop = self._hops[address] = NextHop(address)
@@ -65,10 +65,6 @@ class NextHopTable:
 
     def __len__(self) -> int:
         return len(self._hops)
-
-    def forget(self, used: Iterable[NextHop]) -> None:
-        """Drop all next hops but those in use."""
-        self._hops = {hop.address: hop for hop in used if hop.address in self._hops}
 
     def set_own(self, addresses: frozenset[bytes]) -> list[NextHop]:
         """The host's own addresses, which are no usable next hops. Returns next hops whose answer may change."""

@@ -169,9 +169,11 @@ def _merge_four_octet(found: Examined, session: Session) -> None:
     values = {code: (flags, value) for flags, code, value in found.items}
     path = aspath.widen(values[Code.AS_PATH][1]) if Code.AS_PATH in values else None
     aggregator = values[Code.AGGREGATOR][1] if Code.AGGREGATOR in values else None
-    trusted = aggregator is None or int.from_bytes(aggregator[:2], "big") == aspath.AS_TRANS
+    as4_aggregator = values.get(Code.AS4_AGGREGATOR)
     as4_path = values.get(Code.AS4_PATH)
-    if path is not None and as4_path is not None and trusted:
+    # Both AGGREGATORs, and the short one without AS_TRANS: someone aggregated anew, and knew nothing of the long ones.
+    outdated = aggregator is not None and as4_aggregator is not None and aggregator[:2] != b"\x5b\xa0"
+    if path is not None and as4_path is not None and not outdated:
         short = aspath.as4_path(as4_path[1])
         if aspath.length(short) > aspath.length(path):
             text = "longer than AS_PATH"
@@ -179,8 +181,7 @@ def _merge_four_octet(found: Examined, session: Session) -> None:
         path = aspath.merge(path, short)
         _check_merged(found, session, path)
     if aggregator is not None:
-        as4_aggregator = values.get(Code.AS4_AGGREGATOR)
-        aggregator = as4_aggregator[1] if as4_aggregator and trusted else b"\0\0" + aggregator
+        aggregator = as4_aggregator[1] if as4_aggregator and not outdated else b"\0\0" + aggregator
     merged = {Code.AS_PATH: path, Code.AGGREGATOR: aggregator, Code.AS4_PATH: None, Code.AS4_AGGREGATOR: None}
     items: list[Item] = []
     for flags, code, value in found.items:

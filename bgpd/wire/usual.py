@@ -59,7 +59,7 @@ _FROM_EXTERNAL = b"".join(
 def _compile(head: bytes) -> MappingProxyType[bool, Matcher]:
     """By whether the peer is external."""
     tails = {True: _FROM_EXTERNAL, False: _FROM_INTERNAL}
-    return MappingProxyType({external: re.compile(head + tail, re.DOTALL).fullmatch for external, tail in tails.items()})
+    return MappingProxyType({side: re.compile(head + tail, re.DOTALL).fullmatch for side, tail in tails.items()})
 
 
 CLASSIC = _compile(_ORIGIN + _as_path() + _NEXT_HOP)

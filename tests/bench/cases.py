@@ -45,6 +45,10 @@ class Bench:
         for number in range(self.runs):
             yield from present if number % 2 == 0 else reversed(present)
 
+    def each(self, *names: str) -> list[str]:
+        """Those of these daemons that are there, once."""
+        return [name for name in names if name in self.daemons]
+
     def attempt(self, case: str, who: str, action: Callable[[], None]) -> None:
         """Run one turn; a failure becomes a remark, so that the other figures still come."""
         try:

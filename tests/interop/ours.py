@@ -81,6 +81,10 @@ class Ours:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-6000:]
 
+    def logged(self, text: str) -> bool:
+        """Whether a line of its log contains this."""
+        return text in self.log.read_text(errors="replace")
+
     # What it says.
 
     def get(self, path: str) -> Any:

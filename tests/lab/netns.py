@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -202,13 +203,21 @@ def remove_namespace(name: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the namespaces that a killed lab left; one that was kept on purpose has a file `keep` and stays."""
-    if not NETNS_FOLDER.is_dir():
-        return
-    for entry in NETNS_FOLDER.iterdir():
-        match = re.match(rf"{PREFIX}-(\d+)-", entry.name)
-        if match and not Path("/proc", match[1]).exists() and not (folder / f"{PREFIX}-{match[1]}" / "keep").exists():
-            remove_namespace(entry.name)
+    """Remove what killed labs left: namespaces and folders below `folder`. One kept on purpose has a file `keep`."""
+
+    def left(name: str) -> bool:
+        match = re.fullmatch(rf"{PREFIX}-(\d+)(-.*)?", name)
+        if not match or Path("/proc", match[1]).exists():
+            return False
+        return not (folder / f"{PREFIX}-{match[1]}" / "keep").exists()
+
+    if NETNS_FOLDER.is_dir():
+        for entry in NETNS_FOLDER.iterdir():
+            if left(entry.name):
+                remove_namespace(entry.name)
+    for path in folder.glob(f"{PREFIX}-*"):
+        if left(path.name) and os.access(path, os.W_OK):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def open_log(path: Path) -> IO[bytes]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.lab import datastore as resources
-from tests.lab import watch
 from tests.lab.cluster import NODE_ASN, TOR_ASN, TOR_PREFIXES, Lab, Machine, Pod
 from tests.lab.speakers import OurSpeaker
 from tests.lab.watch import KernelRoute, RouteMonitor, prefixes, routes, wait_until
@@ -258,10 +257,3 @@ def test_kernel_clean_removes_all_of_ours_and_nothing_else(lab: Lab) -> None:
     finally:
         node.bgp.start()
         settled(lab)
-
-
-def test_watch_reads_iproute2() -> None:
-    line = "[2026-01-02T03:04:05.000006] [ROUTE]Deleted 6 fd00::/122 dev lo proto 12 metric 1024 pref medium"
-    change = watch._change(line)
-    assert change is not None
-    assert (change.deleted, change.what, change.prefix) == (True, "route", "fd00::/122")

@@ -121,7 +121,7 @@ class ModelKernel:
         ident = form.nexthop.id if form.nexthop else form.nexthop_id
         if verb == nl.DELETE:
             for place, entry in enumerate(entries):
-                named = not hops or entry.hops == hops or (form.afi == nl.AF_INET and len(hops) > 1)
+                named = ident or not hops or entry.hops == hops or (form.afi == nl.AF_INET and len(hops) > 1)
                 if entry.protocol == OURS and entry.nexthop == ident and entry.type == kind and named:
                     self._take(name, place)
                     return 0

@@ -94,6 +94,15 @@ async def test_a_route_that_reached_everything_has_no_stop(world: World) -> None
     assert answer["stopped"] == ""
 
 
+async def test_a_route_of_another_node_is_told_nobody_and_nothing_is_wrong(world: World) -> None:
+    external = await _explain(world, "10.50.1.0/24")
+    assert not any(peer["announced"] for peer in external["peers"])
+    assert external["stopped"].startswith("It is announced to no peer")
+    other = World()
+    answer = await explain(other.state, "10.60.0.0/16", "", Pace())
+    assert answer["paths"][0]["route"]["source"]["kind"] == "ibgp" and answer["stopped"] == ""
+
+
 @pytest.mark.parametrize("text", ["", "10.0.0.0/33", "x", "10.0.0.0/8/8", "10.0.0.0/8\n", "fd00::/129", "\0"])
 async def test_a_malformed_prefix_is_refused(world: World, text: str) -> None:
     with pytest.raises(Refused, match="is not a prefix") as caught:

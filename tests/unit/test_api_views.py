@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bgpd.api.limits import Pace
-from bgpd.api.lookup import Refused, RouteQuery, find_prefix
+from bgpd.api.lookup import Refused, RouteQuery, find_family, find_peer, find_prefix
 from bgpd.api.schema import KernelTable, Peer, PeerDetail, Route, RoutesEnd, Status
+from bgpd.api.server import route_query
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import routes
 from bgpd.api.views import Views
+from bgpd.settings import SpeakerSettings
+from bgpd.speaker import Speaker
 
 from .api_support import CLIENT, TOR, World, checked
 
@@ -193,8 +199,6 @@ async def test_a_large_table_is_walked_in_slices_and_sorted() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    import asyncio
-
     task = asyncio.create_task(neighbour())
     chunks = [len(chunk) async for chunk in routes(world.state, RouteQuery(), pace)]
     task.cancel()
@@ -228,3 +232,26 @@ async def test_counts_are_kept_for_a_while_and_then_made_again(world: World) -> 
         assert await views.walk(speaker, Pace(), 5.0) is not first
     finally:
         world.cluster.now -= 100
+
+
+WORDS = st.one_of(st.text(max_size=40), st.from_regex(r"[0-9a-f.:/%]{1,30}", fullmatch=True))
+
+
+@given(WORDS, WORDS)
+def test_whatever_is_asked_is_answered_or_refused_in_one_line(text: str, other: str) -> None:
+    questions = {"prefix": text, "match": other, "family": other, "limit": text, "received": text}
+    speaker = _SPEAKER
+    for ask in (
+        lambda: find_prefix(text),
+        lambda: find_family(text),
+        lambda: find_peer(speaker, text),
+        lambda: route_query(questions),
+        lambda: route_query({"limit": text}),
+    ):
+        try:
+            ask()
+        except Refused as error:
+            assert error.text.isprintable() and len(error.text) < 500
+
+
+_SPEAKER = Speaker(SpeakerSettings(64512, "10.0.0.1"), 0.0, lambda: 1.0)

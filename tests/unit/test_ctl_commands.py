@@ -141,6 +141,18 @@ def test_a_long_table_is_printed_as_it_comes(tmp_path: Path) -> None:
         assert len(daemon.json("routes", "11.0.0.0/8", "--longer")) == 2000
 
 
+def test_what_others_wrote_commands_no_terminal(tmp_path: Path) -> None:
+    world = World()
+    world.host.speaker.peers["absent"].session.statistics.last_error = "6/2 \x1b]0;owned\x07\x9b2J\nnext"
+    path = str(tmp_path / "s")
+    with serving(world.state, path):
+        for arguments in (["peers"], ["peers", "absent"], ["explain", "10.244.1.0/26"]):
+            result = Daemon(path).run(*arguments)
+            assert result.exit_code == 0
+            assert all(char.isprintable() or char == "\n" for char in result.output)
+            assert "\\x1b]0;owned" in result.output
+
+
 # Kernel
 
 

@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bgpd.ctl": ("bgpd.api.schema",),
     "bgpd.__main__": ("bgpd", "config"),
     "config": SEAMS,
-    "config.bgpctl": ("config", "bgpd.ctl"),
+    "config.bgpctl": ("config", "bgpd"),
     "reflector": (*SEAMS, "bgpd.shell", "bgpd.api", "config"),
 }
 

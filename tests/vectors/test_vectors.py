@@ -33,7 +33,9 @@ def test_only_own_cases_are_in_the_repository() -> None:
 def test_shared_cases() -> None:
     file = SHARED / "bgp" / "messages.jsonl"
     if not file.exists():
-        pytest.skip("left out: 999 message cases of other projects, which lie in ../shared/vectors beside the repository")
+        pytest.skip(
+            "left out: 999 message cases of other projects, which lie in ../shared/vectors beside the repository"
+        )
     failures = [f"{case}: {wrong}" for case in read_cases(file) if (wrong := judge(case, observe(case))[0])]
     assert failures == []
 

@@ -51,8 +51,8 @@ class Frr(Daemon):
             if family not in spec.families:
                 continue
             lines.append(f"  neighbor {spec.remote} activate")
-            lines.append(f"  neighbor {spec.remote} soft-reconfiguration inbound" if spec.max_prefixes == 0 else
-                         f"  neighbor {spec.remote} maximum-prefix {spec.max_prefixes}")  # fmt: skip
+            if spec.max_prefixes:
+                lines.append(f"  neighbor {spec.remote} maximum-prefix {spec.max_prefixes}")
             if spec.add_path:
                 lines.append(f"  neighbor {spec.remote} addpath-tx-all-paths")
             if spec.reflector_client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from ipaddress import ip_network
 from pathlib import Path
@@ -102,10 +103,21 @@ class GoBgp(Daemon):
         if len(items) > 100 and not any(item.communities or item.prepend or item.med for item in items):
             file = self.directory / "table.mrt"
             write_mrt(file, items, self.config)
+            # The command may end before the daemon has taken the last of a stream: what is missing is added once more.
             self.ask("mrt", "inject", "global", str(file))
-            return
+            while (taken := self._count()) < len(items):
+                write_mrt(file, items[max(0, taken - 100) :], self.config)
+                self.ask("mrt", "inject", "global", str(file))
+                if self._count() == taken:
+                    break
+            items = items[taken:] if taken < len(items) else ()
         for item in items:
             self.ask("global", "rib", "add", "-a", family_name(item.prefix), *self._words(item))
+
+    def _count(self) -> int:
+        """Prefixes in its IPv4 table."""
+        match = re.search(r"Destination: (\d+)", self.ask("global", "rib", "summary"))
+        return int(match[1]) if match else 0
 
     def _words(self, item: Announcement) -> list[str]:
         # The unspecified address becomes the session's own; one session a family, as the transport must be of it.

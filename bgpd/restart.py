@@ -22,47 +22,64 @@ class RestartPhase:
 
     def __init__(self) -> None:
         self.active = False
+        self.holds_kernel = False
         self._awaited: set[tuple[str, Family]] = set()
+        self._incomplete: set[tuple[str, Family]] = set()
         self._expected: set[str] = set()
         self._quiet_at = math.inf
         self._deadline = 0.0
 
     def begin(self, now: float, peers: set[str], longest: float) -> None:
         """Start at `now`; `peers` are the configured ones, `longest` the seconds after which it ends regardless."""
-        self.active = bool(peers)
+        self.active = self.holds_kernel = bool(peers)
         self._expected = set(peers)
         self._quiet_at = math.inf
         self._deadline = now + longest
 
-    def established(self, peer: str, families: frozenset[Family], now: float) -> None:
-        """A session came up; `families` are those for which the peer will send End-of-RIB."""
-        if self.active:
+    def established(self, peer: str, families: frozenset[Family], restarting: bool, now: float) -> None:
+        """A session came up; `families` are those for which the peer will send End-of-RIB.
+
+        A peer that is `restarting` as well may wait for our End-of-RIB, so ours does not wait for its (RFC 4724 §4.1).
+        The kernel does: until the peer has sent its routes, those found at start may be its.
+        """
+        if self.holds_kernel:
             self._expected.discard(peer)
-            self._awaited |= {(peer, family) for family in families}
+            self._incomplete |= {(peer, family) for family in families}
+            if not restarting:
+                self._awaited |= {(peer, family) for family in families}
             self._quiet_at = now + QUIET_TIME
 
     def end_of_rib(self, peer: str, family: Family) -> None:
         """A peer has sent all it has of a family."""
         self._awaited.discard((peer, family))
+        self._incomplete.discard((peer, family))
 
-    def lost(self, peer: str) -> None:
-        """A session ended: its peer holds nothing up any more."""
+    def lost(self, peer: str, now: float) -> None:
+        """A session ended: its peer is awaited as one that has not connected yet, unless it had sent everything."""
+        if any(name == peer for name, _ in self._incomplete):
+            self._expected.add(peer)
+            self._quiet_at = now + QUIET_TIME
+        self._forget(peer)
+
+    def _forget(self, peer: str) -> None:
         self._awaited = {(name, family) for name, family in self._awaited if name != peer}
+        self._incomplete = {(name, family) for name, family in self._incomplete if name != peer}
 
     def removed(self, peer: str) -> None:
         """A peer is configured no longer."""
         self._expected.discard(peer)
-        self.lost(peer)
+        self._forget(peer)
 
     def waiting_for(self) -> list[str]:
         """What the phase waits for, for people."""
-        return sorted(f"End-of-RIB {family} of {name}" for name, family in self._awaited)
+        return sorted(f"End-of-RIB {family} of {name}" for name, family in self._incomplete)
 
     def deadline(self) -> float | None:
         """When to ask `over` again, if nothing happens before."""
-        if not self.active:
+        if not self.holds_kernel:
             return None
-        return self._deadline if self._awaited else min(self._quiet_at, self._deadline)
+        waiting = self._awaited if self.active else self._incomplete
+        return self._deadline if waiting else min(self._quiet_at, self._deadline)
 
     def over(self, now: float) -> bool:
         """True once, when the phase ends."""
@@ -71,5 +88,15 @@ class RestartPhase:
         complete = not self._awaited and (not self._expected or now >= self._quiet_at)
         if complete or now >= self._deadline:
             self.active = False
+            return True
+        return False
+
+    def releases(self, now: float) -> bool:
+        """True once, when the kernel need not wait any longer: after `over`, and every connected peer's routes are in."""
+        if self.active or not self.holds_kernel:
+            return False
+        complete = not self._incomplete and (not self._expected or now >= self._quiet_at)
+        if complete or now >= self._deadline:
+            self.holds_kernel = False
             return True
         return False

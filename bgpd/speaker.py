@@ -57,6 +57,7 @@ class Speaker:
         self.groups: dict[object, UpdateGroup] = {}
         self.peers: dict[str, Peer] = {}
         self.restart = RestartPhase()
+        self._release_due = False
         self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
         self._by_address: dict[str, Peer] = {}
         self._conns: dict[int, Peer] = {}
@@ -79,6 +80,7 @@ class Speaker:
             self._drain(peer, now)
         if not self.restart.active:
             self._restart_over()
+            self._release_due = True
 
     def shutdown(self, now: float, send_cease: bool) -> None:
         """End all sessions: with Cease/2, or (graceful) by closing TCP without a word, so that peers keep our
@@ -228,6 +230,10 @@ class Speaker:
             if self.settings.fib.enabled:
                 routes = self.forwarding.wanted(rib, chain.from_iterable(changes.values()))
                 self._effects.append(Program(family, routes))
+        if self._release_due:
+            # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
+            self._release_due = False
+            self._effects.append(ReleaseKernel())
 
     def _announce_ready(self, group: UpdateGroup) -> None:
         effects = self._effects
@@ -274,7 +280,7 @@ class Speaker:
             case ev.StateChange():
                 self._log(logging.DEBUG, peer, f"{event.old} -> {event.new} on {event.event}")
             case ev.Notice(level=level, text=text):
-                self._log(level, peer, text)
+                self._effects.append(Log(level, text, {"peer": peer.settings.name}))
 
     def _on_established(self, peer: Peer, event: ev.Established, now: float) -> None:
         negotiated = event.negotiated
@@ -296,8 +302,8 @@ class Speaker:
             peer.importer.open(family, family in negotiated.add_path_receive)
         graceful = negotiated.graceful
         # A peer that restarts as well waits for our End-of-RIB: neither may wait for the other's (RFC 4724 §4.1).
-        awaited = graceful is not None and not graceful.restarting
-        self.restart.established(peer.settings.name, negotiated.families if awaited else frozenset(), now)
+        families = negotiated.families if graceful is not None else frozenset()
+        self.restart.established(peer.settings.name, families, graceful is not None and graceful.restarting, now)
         self._check_restart(now)
         self._join_groups(peer)
 
@@ -310,7 +316,7 @@ class Speaker:
                 peer.importer.begin_epoch(family)
             else:
                 peer.importer.drop(family)
-        self.restart.lost(peer.settings.name)
+        self.restart.lost(peer.settings.name, now)
         self._check_restart(now)
         if peer.dynamic and not event.retained:
             self._remove_peer(peer, now)
@@ -469,11 +475,12 @@ class Speaker:
     def _check_restart(self, now: float) -> None:
         if self.restart.over(now):
             self._restart_over()
+        if self.restart.releases(now):
+            self._release_due = True
 
     def _restart_over(self) -> None:
         self.local.restarting = False
         self._hold_end_of_rib(False)
-        self._effects.append(ReleaseKernel())
         for group in self.groups.values():
             self._announce_ready(group)
 
@@ -596,7 +603,7 @@ class Speaker:
 
     def _log(self, level: int, peer: Peer, text: str) -> None:
         name = peer.settings.name
-        self._effects.append(Log(level, f"{name} ({peer.settings.address}): {text}", {"peer": name}))
+        self._effects.append(Log(level, f"peer {name} ({peer.settings.address}): {text}", {"peer": name}))
 
 
 def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:

@@ -31,7 +31,7 @@ from attrs import define, frozen
 
 from bgpd.family import Family
 from bgpd.fib import messages as nl
-from bgpd.fib.entries import FAILED, PRESENT, Failure, Form, Nexthop, Target, target_of
+from bgpd.fib.entries import PRESENT, Failure, Form, Nexthop, Target, target_of
 from bgpd.fib.nexthops import LINGER, NexthopTable
 from bgpd.fib.picture import Picture
 from bgpd.fib.side import Side

@@ -39,7 +39,8 @@ class HumanFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
         text = record.getMessage().translate(_CONTROLS)
-        fields = getattr(record, "fields", None)
+        # The text names the peer already.
+        fields = {name: value for name, value in (getattr(record, "fields", None) or {}).items() if name != "peer"}
         if fields:
             text += f" ({' '.join(f'{name}={value}' for name, value in fields.items()).translate(_CONTROLS)})"
         if record.exc_info:

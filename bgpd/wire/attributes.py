@@ -72,6 +72,13 @@ def build_block(items: Iterable[Item]) -> bytes:
     return b"".join(encode(flags, code, value) for flags, code, value in items)
 
 
+def _bounds(block: bytes, start: int) -> tuple[int, int]:
+    """Where the value of the attribute at `start` begins, and where it ends."""
+    if block[start] & EXTENDED_LENGTH:
+        return start + 4, start + 4 + (block[start + 2] << 8 | block[start + 3])
+    return start + 3, start + 3 + block[start + 2]
+
+
 class PathAttributes:
     """The attributes that the routes of an UPDATE share. Made by `AttributeTable.intern` alone; equal means identical.
 
@@ -95,27 +102,39 @@ class PathAttributes:
 
     def get(self, code: int) -> bytes | None:
         """An attribute's value; None where it is absent."""
-        for _, found, value in walk(self.block):
-            if found == code:
-                return value
+        block = self.block
+        start = 0
+        size = len(block)
+        # Plain loops here and below: `walk` would cost twice as much.
+        while start < size:
+            value_at, end = _bounds(block, start)
+            if block[start + 1] == code:
+                return block[value_at:end]
+            start = end
         return None
 
     def _decide(self) -> _Facts:
-        """What the decision process wants of every path, from one walk and then kept."""
-        origin = 0
-        path = b""
+        """What the decision process wants of every path, from one pass and then kept."""
+        block = self.block
+        origin = length = neighbor = 0
         med: int | None = None
         local_pref: int | None = None
-        for _, code, value in walk(self.block):
+        start = 0
+        size = len(block)
+        while start < size and (code := block[start + 1]) <= Code.LOCAL_PREF:
+            value_at, end = _bounds(block, start)
             if code == Code.ORIGIN:
-                origin = value[0]
+                origin = block[value_at]
             elif code == Code.AS_PATH:
-                path = value
+                path = block[value_at:end]
+                length = aspath.length(path)
+                neighbor = aspath.neighbor_as(path)
             elif code == Code.MULTI_EXIT_DISC:
-                med = int.from_bytes(value, "big")
-            elif code == Code.LOCAL_PREF:
-                local_pref = int.from_bytes(value, "big")
-        facts = (origin, aspath.length(path), aspath.neighbor_as(path), med, local_pref)
+                med = int.from_bytes(block[value_at:end], "big")
+            else:
+                local_pref = int.from_bytes(block[value_at:end], "big")
+            start = end
+        facts = (origin, length, neighbor, med, local_pref)
         self._facts = facts
         return facts
 
@@ -198,12 +217,13 @@ class AttributeTable:
     is live.
     """
 
-    __slots__ = ("_entries", "_sweep_at")
+    __slots__ = ("_entries", "_next_hops", "_sweep_at")
 
     _SMALLEST_SWEEP = 8192
 
     def __init__(self) -> None:
         self._entries: dict[tuple[bytes, bytes, Family], ref[PathAttributes]] = {}
+        self._next_hops: dict[bytes, bytes] = {}
         self._sweep_at = self._SMALLEST_SWEEP
 
     def intern(self, family: Family, block: bytes, next_hop: bytes) -> PathAttributes:
@@ -217,8 +237,10 @@ class AttributeTable:
                 return found
         elif len(entries) >= self._sweep_at:
             self.sweep()
+        # Next hops are few: one object each saves 40 octets a set.
+        next_hop = self._next_hops.setdefault(next_hop, next_hop)
         attributes = PathAttributes(family, block, next_hop)
-        entries[key] = ref(attributes)
+        entries[block, next_hop, family] = ref(attributes)
         return attributes
 
     def sweep(self) -> None:
@@ -226,6 +248,7 @@ class AttributeTable:
         entries = self._entries
         for key in [key for key, entry in entries.items() if entry() is None]:
             del entries[key]
+        self._next_hops = {next_hop: next_hop for _, next_hop, _ in entries}
         self._sweep_at = max(self._SMALLEST_SWEEP, 2 * len(entries))
 
     def __len__(self) -> int:
@@ -238,17 +261,28 @@ def rebuild(block: bytes, changes: Mapping[int, bytes | None]) -> bytes:
 
     A replaced optional transitive attribute keeps its Partial bit.
     """
-    missing = {code: value for code, value in changes.items() if value is not None}
-    out: list[bytes] = []
-    for flags, code, value in walk(block):
-        out += (encode_known(new, missing.pop(new)) for new in sorted(c for c in missing if c < code and c != code))
+    codes: list[int] = []
+    parts: list[bytes] = []
+    new = {code: value for code, value in changes.items() if value is not None}
+    start = 0
+    size = len(block)
+    while start < size:
+        code = block[start + 1]
+        end = _bounds(block, start)[1]
         if code not in changes:
-            out.append(encode(flags, code, value))
-        elif code in missing:
-            partial = flags & PARTIAL if flags_of(code) == OPTIONAL | TRANSITIVE else 0
-            out.append(encode(flags_of(code) | partial, code, missing.pop(code)))
-    out += (encode_known(code, missing[code]) for code in sorted(missing))
-    return b"".join(out)
+            codes.append(code)
+            parts.append(block[start:end])
+        elif code in new:
+            flags = flags_of(code)
+            partial = block[start] & PARTIAL if flags == OPTIONAL | TRANSITIVE else 0
+            codes.append(code)
+            parts.append(encode(flags | partial, code, new.pop(code)))
+        start = end
+    for code in sorted(new):
+        at = next((i for i, other in enumerate(codes) if other > code), len(codes))
+        codes.insert(at, code)
+        parts.insert(at, encode_known(code, new[code]))
+    return b"".join(parts)
 
 
 def local_block(origin: int = 0) -> bytes:

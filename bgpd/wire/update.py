@@ -118,7 +118,7 @@ class UpdateParser:
     __slots__ = (
         "_classic",
         "_context",
-        "_internal_only",
+        "_dropped",
         "_ipv4",
         "_memo",
         "_mp_memo",
@@ -135,7 +135,7 @@ class UpdateParser:
         self._ipv4 = self._readers.get(_family_octets(IPV4_UNICAST))
         self._classic = usual.CLASSIC[context.external]
         self._multiprotocol = usual.MULTIPROTOCOL[context.external]
-        self._internal_only = {code: discarded(RULES[code]) for code in (5, 9, 10)}
+        self._dropped = _dropped()
         self._memo: dict[bytes, _Outcome] = {}
         self._mp_memo: dict[tuple[bytes, bytes], _Outcome] = {}
 
@@ -239,15 +239,16 @@ class UpdateParser:
 
     def _accept(self, family: Family, next_hop: bytes, head: bytes, tail: list[bytes]) -> _Outcome:
         """Intern a block of the usual shape; what `usual` has put into groups of its own is dropped."""
-        findings: tuple[Finding, ...] = ()
-        if len(tail) > 1:
-            med, local_pref, middle, originator_id, cluster_list, end = tail
-            if local_pref or originator_id or cluster_list:
-                findings = tuple(
-                    self._internal_only[octets[1]] for octets in (local_pref, originator_id, cluster_list) if octets
-                )
-            tail = [med, middle, end]
-        return self._context.table.intern(family, head + b"".join(tail), next_hop), findings
+        intern = self._context.table.intern
+        if len(tail) == 1:
+            return intern(family, head + tail[0], next_hop), ()
+        med, local_pref, middle, originator_id, cluster_list, end = tail
+        dropped = 1 if local_pref else 0
+        if originator_id:
+            dropped += 2
+        if cluster_list:
+            dropped += 4
+        return intern(family, head + med + middle + end, next_hop), self._dropped[dropped]
 
     def _remember(self, block: bytes, outcome: _Outcome) -> None:
         if len(self._memo) >= _MEMO_LIMIT:
@@ -340,6 +341,12 @@ class UpdateParser:
             if keys:
                 reach.append((family, value[4 : 4 + length], keys))
         return bool(field)
+
+
+def _dropped() -> tuple[tuple[Finding, ...], ...]:
+    """Findings for LOCAL_PREF (1), ORIGINATOR_ID (2) and CLUSTER_LIST (4) from an external peer, by their sum."""
+    codes = {1: Code.LOCAL_PREF, 2: Code.ORIGINATOR_ID, 4: Code.CLUSTER_LIST}
+    return tuple(tuple(discarded(RULES[codes[bit]]) for bit in codes if bit & total) for total in range(8))
 
 
 def _family_octets(family: Family) -> bytes:

@@ -1,11 +1,13 @@
-"""FibTable against a model kernel: whatever others do, the kernel ends up as wanted and nothing foreign is ever touched.
+"""FibTable against a model kernel: whatever others do, it ends up as wanted, and nothing foreign is ever touched.
 
-The model keeps the kernel's habits that matter: several routes under one prefix and metric, NLM_F_REPLACE that takes the
-first one whoever owns it, nexthop objects whose end takes their routes along without a word, links that do the same.
+The model keeps the kernel's habits that matter: several routes under one prefix and metric, NLM_F_REPLACE that takes
+the first one whoever owns it, nexthop objects whose end takes their routes along without a word, links that do the
+same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENOENT, ENOMEM, ESRCH
 from typing import NamedTuple
 
@@ -49,7 +51,7 @@ class ModelKernel:
         self.objects: dict[int, nl.NexthopObject] = {}
         self.up = dict.fromkeys(LINKS, True)
         self.down_gateways: set[bytes] = set()
-        self.events: list[tuple[object, ...]] = []
+        self.events: list[Callable[[FibTable, float], None]] = []
         self.failing = 0
         self.writes = 0
 
@@ -58,7 +60,11 @@ class ModelKernel:
 
     def tell(self, new: bool, flags: int, name: tuple[int, bytes, int], entry: Entry) -> None:
         afi, key, metric = name
-        self.events.append(("route", new, flags, afi, key, self.shape(metric, entry)))
+        shape = self.shape(metric, entry)
+        self.events.append(lambda table, now: table.on_route_event(new, flags, afi, key, shape, now))
+
+    def tell_nexthop(self, new: bool, item: nl.NexthopObject) -> None:
+        self.events.append(lambda table, now: table.on_nexthop_event(new, item, now))
 
     # -- what we ask for
 
@@ -154,7 +160,7 @@ class ModelKernel:
     def remove_object(self, ident: int, told: bool) -> None:
         item = self.objects.pop(ident)
         if told:
-            self.events.append(("nexthop", False, item))
+            self.tell_nexthop(False, item)
         for name, entries in list(self.routes.items()):
             kept = [entry for entry in entries if entry.nexthop != ident]
             if kept:
@@ -170,7 +176,7 @@ class ModelKernel:
                 self.objects[other.id] = other._replace(group=group)
                 self._refresh(other.id)
                 if told:
-                    self.events.append(("nexthop", True, self.objects[other.id]))
+                    self.tell_nexthop(True, self.objects[other.id])
 
     def link(self, link: int, up: bool) -> None:
         """Silent, but for the link's own message."""
@@ -200,6 +206,7 @@ def route_values(afi: int) -> st.SearchStrategy[FibRoute]:
     return unicast | st.builds(FibRoute, st.just(RouteKind.BLACKHOLE), st.just(()), st.sampled_from((0, 1024)))
 
 
+MAYBE: st.SearchStrategy[bool] = st.booleans()
 VALUES = {afi: st.none() | route_values(afi) for afi in AFIS}
 
 
@@ -224,10 +231,7 @@ class FibMachine(RuleBasedStateMachine):
     def deliver(self) -> None:
         events, self.kernel.events = self.kernel.events, []
         for event in events:
-            if event[0] == "route":
-                self.table.on_route_event(*event[1:], self.now)  # type: ignore[arg-type]
-            else:
-                self.table.on_nexthop_event(*event[1:], self.now)  # type: ignore[arg-type]
+            event(self.table, self.now)
 
     def flush(self) -> None:
         self.deliver()
@@ -331,7 +335,7 @@ class FibMachine(RuleBasedStateMachine):
             for other in self.kernel.objects.values():
                 if item.id in other.group:
                     self.kernel._refresh(other.id)
-            self.kernel.events.append(("nexthop", True, stolen))
+            self.kernel.tell_nexthop(True, stolen)
         else:
             self.kernel.remove_object(item.id, told=True)
 
@@ -369,7 +373,7 @@ class FibMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def full_dump(self, data: st.DataObject) -> None:
         def between() -> None:
-            if self.kernel.routes and data.draw(st.booleans()):
+            if self.kernel.routes and data.draw(MAYBE):
                 self.others_delete(data)
 
         self.dump(between=between)
@@ -445,4 +449,4 @@ CHECKS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppre
 
 @pytest.mark.parametrize("machine", (FibMachine, PlainMachine))
 def test_the_kernel_ends_up_as_wanted(machine: type[FibMachine]) -> None:
-    run_state_machine_as_test(machine, settings=CHECKS)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=CHECKS)

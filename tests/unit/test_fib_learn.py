@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgpd.family import parse_address, parse_prefix
+from bgpd.family import format_prefix, parse_address, parse_prefix
 from bgpd.fib import messages as nl
 from bgpd.fib.learn import Learner, compile_patterns
 from bgpd.policy.terms import SourceKind
@@ -43,8 +43,6 @@ def event(subject: Learner, prefix: str, item: nl.RouteShape, new: bool = True, 
 
 def told(subject: Learner) -> dict[tuple[SourceKind, str], LocalRoute | None]:
     """What `take` gives, by kind and prefix."""
-    from bgpd.family import format_prefix
-
     return {(change.kind, format_prefix(change.family, change.key)): change.route for change in subject.take()}
 
 
@@ -140,7 +138,7 @@ def test_kinds_of_routes() -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    ("127.0.0.0/8", "169.254.0.0/16", "169.254.1.1/32", "224.0.0.0/4", "239.1.2.3/32", "fe80::/64", "ff00::/8", "::1/128"),
+    "127.0.0.0/8 169.254.0.0/16 169.254.1.1/32 224.0.0.0/4 239.1.2.3/32 fe80::/64 ff00::/8 ::1/128".split(),
 )
 def test_destinations_that_are_never_learned(prefix: str) -> None:
     subject = learner()
@@ -217,7 +215,7 @@ def test_dump_and_difference() -> None:
 
 def test_what_an_event_told_during_a_dump_is_newer() -> None:
     subject = learner()
-    family, key = parse_prefix("10.1.0.1/32")
+    _family, key = parse_prefix("10.1.0.1/32")
     item = shape(80, ("", 3))
     event(subject, "10.1.0.2/32", item)
     subject.begin_dump()

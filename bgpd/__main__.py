@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import random
@@ -31,6 +30,7 @@ from bgpd.api.state import DaemonState
 from bgpd.routes import LocalChange
 from bgpd.settings import SpeakerSettings
 from bgpd.shell.boot import DEFAULT_STATE_DIR, current_boot, record_boot, recorded_boot
+from bgpd.shell.collector import Collector
 from bgpd.shell.listener import Listener, ListenError
 from bgpd.shell.logs import LEVELS, LogWriter
 from bgpd.shell.notify import notify, watchdog_interval
@@ -135,6 +135,7 @@ class Daemon:
         self._state = DaemonState(options.node, _version())
         self._state.kernel_wanted = not options.no_kernel
         self._state.datastore = self._datastore_view
+        self._collector = Collector()
         self._background: list[asyncio.Task[Any]] = []
 
     async def run(self) -> None:
@@ -234,7 +235,7 @@ class Daemon:
         self._state.alive_at = runner.alive_at
         self._state.loop_stall = lambda: runner.longest_turn
         self._state.defects = lambda: runner.defects
-        _tune_collector()
+        self._collector.start()
         self._announce(settings, listener)
         if (interval := watchdog_interval()) is not None:
             self._background.append(asyncio.create_task(_watchdog(interval)))
@@ -377,11 +378,6 @@ def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None
 
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _tune_collector() -> None:
-    gc.collect()
-    gc.freeze()
 
 
 async def _watchdog(interval: float) -> None:

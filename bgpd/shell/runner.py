@@ -27,8 +27,9 @@ from bgpd.shell.transport import CLOSE_TIME, Connection
 
 __all__ = ["Core", "ForwardingPlane", "Runner"]
 
-BUFFER_SIZE = 256 * 1024
-"""Octets read from one connection in one turn, at most."""
+BUFFER_SIZE = 64 * 1024
+"""Octets read from one connection in one turn, at most: some 600 UPDATEs of a full table, 0.05 s with their flush. Four
+times as much makes a load no cheaper, and stops the loop four times as long."""
 PULL_LIMIT = 256 * 1024
 """Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
 PROGRESS_TIME = 2.0

@@ -121,9 +121,12 @@ class PathAttributes:
         local_pref: int | None = None
         start = 0
         size = len(block)
-        while start < size and (code := block[start + 1]) <= Code.LOCAL_PREF:
+        while start < size:
+            code = block[start + 1]
             value_at, end = _bounds(block, start)
-            if code == Code.ORIGIN:
+            if code > Code.LOCAL_PREF:
+                pass
+            elif code == Code.ORIGIN:
                 origin = block[value_at]
             elif code == Code.AS_PATH:
                 path = block[value_at:end]

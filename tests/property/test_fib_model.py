@@ -373,7 +373,8 @@ class FibMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def full_dump(self, data: st.DataObject) -> None:
         def between() -> None:
-            if self.kernel.routes and data.draw(MAYBE):
+            meddle = data.draw(MAYBE)
+            if meddle and self.kernel.routes:
                 self.others_delete(data)
 
         self.dump(between=between)

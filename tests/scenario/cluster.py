@@ -148,8 +148,8 @@ class Cluster:
             case Send(conn=conn, data=data):
                 self._send(host, conn, data)
             case Ready(conn=conn):
-                while (data := host.speaker.pull(conn)) is not None:
-                    self._send(host, conn, data)
+                while (octets := host.speaker.pull(conn)) is not None:
+                    self._send(host, conn, octets)
             case Close(conn=conn):
                 self._close(host, conn)
             case Program(family=family, routes=routes):

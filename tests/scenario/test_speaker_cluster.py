@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
@@ -35,14 +37,14 @@ def block(number: int) -> StaticRoute:
     return StaticRoute(family, key, StaticKind.BLACKHOLE, "own block")
 
 
-def peer(address: str, **changes: object) -> PeerSettings:
+def peer(address: str, **changes: Any) -> PeerSettings:
     settings = PeerSettings(
         f"p{address[-1]}", address, 64512, families=BOTH, own_addresses=((IPV6_UNICAST, "fd00::1"),)
     )
     return evolve(settings, **changes)
 
 
-def node(address: str, others: list[str], **changes: object) -> SpeakerSettings:
+def node(address: str, others: list[str], **changes: Any) -> SpeakerSettings:
     number = int(address[-1])
     settings = SpeakerSettings(
         64512, address, peers=tuple(peer(other) for other in others), static_routes=(block(number),)
@@ -50,7 +52,7 @@ def node(address: str, others: list[str], **changes: object) -> SpeakerSettings:
     return evolve(settings, **changes)
 
 
-def mesh(addresses: list[str], **changes: object) -> Cluster:
+def mesh(addresses: list[str], **changes: Any) -> Cluster:
     cluster = Cluster()
     for address in addresses:
         cluster.add(address, node(address, [other for other in addresses if other != address], **changes))

@@ -138,7 +138,16 @@ def test_kinds_of_routes() -> None:
 
 @pytest.mark.parametrize(
     "prefix",
-    "127.0.0.0/8 169.254.0.0/16 169.254.1.1/32 224.0.0.0/4 239.1.2.3/32 fe80::/64 ff00::/8 ::1/128".split(),
+    (
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "169.254.1.1/32",
+        "224.0.0.0/4",
+        "239.1.2.3/32",
+        "fe80::/64",
+        "ff00::/8",
+        "::1/128",
+    ),
 )
 def test_destinations_that_are_never_learned(prefix: str) -> None:
     subject = learner()

@@ -33,7 +33,7 @@ def holds(condition: t.Condition, what: Subject, prefix: str = "10.0.0.0/24") ->
 
 
 def test_conditions() -> None:
-    path = encode_as_path([(2, [1, 2, 3])])
+    path = encode_as_path(((2, (1, 2, 3)),))
     large = b"".join(n.to_bytes(4, "big") for n in (1, 2, 3))
     what = subject(
         interface="cali12",
@@ -86,12 +86,12 @@ def test_actions_apply_in_order_and_later_terms_see_them() -> None:
             Term("end", Verdict.ACCEPT, (t.MatchAsPathPrefix((7, 8)), t.MatchLocalPref(300, 300))),
         )
     )
-    what = subject(as_path=encode_as_path([(2, [1])]), communities=encode_communities((10,)))
+    what = subject(as_path=encode_as_path(((2, (1,)),)), communities=encode_communities((10,)))
     leaf = chain.decide(what, b"\0")
     assert leaf.accepted and leaf.label == "end"
     after = leaf.subject
     assert after.community_set() == (9, 10) and after.large_set() == ((1, 1, 1),)
-    assert after.as_path_value() == encode_as_path([(2, [7, 8, 1])])
+    assert after.as_path_value() == encode_as_path(((2, (7, 8, 1)),))
     assert (after.local_pref, after.preference) == (300, 200)
     assert (what.local_pref, what.preference, what.community_set()) == (None, 100, (10,))
 

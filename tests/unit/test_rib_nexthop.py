@@ -6,7 +6,7 @@ import pytest
 
 from bgpd.family import parse_address, parse_prefix
 from bgpd.policy.terms import SourceKind
-from bgpd.rib.nexthop import NextHopTable, unusable
+from bgpd.rib.nexthop import NextHop, NextHopTable, unusable
 from bgpd.routes import Hop, LocalRoute
 
 
@@ -15,6 +15,11 @@ def route(
 ) -> LocalRoute:
     family, key = parse_prefix(prefix)
     return LocalRoute(family, key, kind, (hop,) if hop else (), 0, interface, 0, f"{kind.value} {prefix}", reachable)
+
+
+def seen(hop: NextHop) -> tuple[bool, str]:
+    """Read afresh: the object is changed in place."""
+    return hop.reachable, hop.reason
 
 
 def put(table: NextHopTable, prefix: str, kind: SourceKind, entry: LocalRoute | None) -> None:
@@ -35,22 +40,22 @@ def test_longest_match_on_link_and_through_a_gateway(
 ) -> None:
     table = NextHopTable()
     close, distant = table.get(parse_address(near)), table.get(parse_address(far))
-    assert not close.reachable and close.reason == "no local route covers it"
+    assert seen(close) == (False, "no local route covers it")
     put(table, subnet, SourceKind.DIRECT, route(subnet, SourceKind.DIRECT, Hop(b"", 2)))
-    assert close.reachable and close.hops == (Hop(parse_address(near), 2),) and close.cost == 0
-    assert not distant.reachable
+    assert seen(close)[0] and close.hops == (Hop(parse_address(near), 2),) and close.cost == 0
+    assert not seen(distant)[0]
     put(table, default, SourceKind.KERNEL, route(default, SourceKind.KERNEL, Hop(parse_address(gateway), 2)))
-    assert distant.reachable and distant.hops == (Hop(parse_address(gateway), 2),) and distant.cost == 1
+    assert seen(distant)[0] and distant.hops == (Hop(parse_address(gateway), 2),) and distant.cost == 1
     assert close.cost == 0
     host = f"{far}/{32 if '.' in far else 128}"
     put(table, host, SourceKind.KERNEL, route(host, SourceKind.KERNEL, None, "", reachable=False))
-    assert not distant.reachable and "unreachable or blackhole" in distant.reason
+    assert not seen(distant)[0] and "unreachable or blackhole" in distant.reason
     put(table, host, SourceKind.KERNEL, None)
-    assert distant.reachable
+    assert seen(distant)[0]
     put(table, subnet, SourceKind.DIRECT, None)
     assert close.hops == (Hop(parse_address(gateway), 2),)
     put(table, default, SourceKind.KERNEL, None)
-    assert not close.reachable and not distant.reachable
+    assert not seen(close)[0] and not seen(distant)[0]
 
 
 def test_only_covered_next_hops_are_touched() -> None:
@@ -70,13 +75,13 @@ def test_own_addresses_are_no_next_hops() -> None:
     table = NextHopTable()
     put(table, "10.0.0.0/24", SourceKind.DIRECT, route("10.0.0.0/24", SourceKind.DIRECT, Hop(b"", 2)))
     own = table.get(parse_address("10.0.0.1"))
-    assert own.reachable
+    assert seen(own)[0]
     for hop in table.set_own(frozenset((parse_address("10.0.0.1"),))):
         table.refresh(hop, table.look_up(hop.address))
-    assert not own.reachable and "address of this host" in own.reason
+    assert seen(own) == (False, "next hop is an address of this host")
     for hop in table.set_own(frozenset()):
         table.refresh(hop, table.look_up(hop.address))
-    assert own.reachable
+    assert seen(own)[0]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"])

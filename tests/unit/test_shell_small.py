@@ -83,7 +83,7 @@ def record(text: str, *args: object, **extra: object) -> logging.LogRecord:
 def test_formats() -> None:
     line = record("peer %s says %s", "tor", "bye\n2026 ERROR forged\x1b[2J", fields={"peer": "tor", "n": 1})
     human = HumanFormatter().format(line)
-    assert human == r"2026-01-01T00:00:00.250Z INFO peer tor says bye\x0a2026 ERROR forged\x1b[2J (peer=tor n=1)"
+    assert human == r"2026-01-01T00:00:00.250Z INFO peer tor says bye\x0a2026 ERROR forged\x1b[2J (n=1)"
     value = json.loads(JsonFormatter().format(line))
     assert value["message"].endswith("forged\x1b[2J")
     assert (value["time"], value["level"], value["peer"], value["n"]) == ("2026-01-01T00:00:00.250Z", "info", "tor", 1)

@@ -85,7 +85,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--node", default=os.environ.get("NODENAME") or socket.gethostname().lower(), metavar="NAME",
         help="name of this node's Node resource (default: $NODENAME, else the host name)")  # fmt: skip
     add("--datastore", required=True, metavar="URL", help="where Calico's resources are: file:DIR")
-    add("--listen", action="append", type=endpoint, metavar="ADDR:PORT",
+    add("--listen", action="append", type=_endpoint, metavar="ADDR:PORT",
         help="listen here instead of where the resources say; may be repeated")  # fmt: skip
     add("--no-kernel", action="store_true", help="neither learn routes from the kernel nor program any")
     add("--health", metavar="ADDR:PORT", help=f"/readyz, /livez and /metrics ({DEFAULT_HEALTH}); 'none': not at all")
@@ -112,6 +112,13 @@ def endpoint(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not ADDR:PORT")
     return canonical(address.strip("[]")) if address else "0.0.0.0", int(port)
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    try:
+        return endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class Daemon:

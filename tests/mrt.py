@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
@@ -39,6 +40,8 @@ def read_messages(path: Path) -> Iterator[Recorded]:
         seconds, kind, subtype, length = _HEADER.unpack_from(octets, start)
         record = octets[start + _HEADER.size : start + _HEADER.size + length]
         start += _HEADER.size + length
+        if len(record) < length:
+            return
         if kind not in (_BGP4MP, _BGP4MP_ET) or subtype not in _AS_OCTETS:
             continue
         fraction = 0.0
@@ -55,7 +58,7 @@ def _message(time: float, subtype: int, record: bytes) -> Recorded:
     size = 4 if record[address_at - 2 : address_at] == b"\0\1" else 16
     address = record[address_at : address_at + size]
     message = record[address_at + 2 * size :]
-    return Recorded(time, address.hex(), peer_asn, width == 4, subtype in _ADD_PATH, message)
+    return Recorded(time, str(ip_address(address)), peer_asn, width == 4, subtype in _ADD_PATH, message)
 
 
 def updates(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -143,10 +143,13 @@ class FibTable(FibWriter):
         if have is form:
             return
         if have is not None and have.metric != form.metric:
-            if all(item.metric != form.metric for item in side.extra.get(key, ())):
-                self._hold(form)
-                side.extra.setdefault(key, []).append(form)
-                side.pending[key] = None
+            extra = side.extra.setdefault(key, [])
+            former = [item for item in extra if item.metric == form.metric]
+            self._hold(form)
+            extra[:] = [item for item in extra if item.metric != form.metric] + [form]
+            for item in former:
+                self._drop(item, now)
+            side.pending[key] = None
             return
         self._hold(form)
         side.installed[key] = form

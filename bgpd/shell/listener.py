@@ -138,8 +138,9 @@ class Listener:
         self._knows: Callable[[str], bool]
         self._accepted: Callable[[socket.socket, str], None]
         self._sockets: dict[tuple[str, int], _Socket] = {}
-        self._wanted: tuple[tuple[str, int], ...] = ()
-        self._index = PeerIndex(SpeakerSettings(asn=0, router_id="0.0.0.0"))
+        self.settings = SpeakerSettings(asn=0, router_id="0.0.0.0", listen=())
+        """Those in force here."""
+        self._index = PeerIndex(self.settings)
         self._running = False
         self._complained: set[tuple[str, int]] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -167,9 +168,8 @@ class Listener:
         An address that is not on the host yet (IPv6 needs a second after a link comes up) is tried again later, and
         so is a family that the host lacks.
         """
-        self._index = PeerIndex(settings)
-        self._wanted = settings.listen
-        for address, port in self._wanted:
+        self.settings, self._index = settings, PeerIndex(settings)
+        for address, port in self.settings.listen:
             try:
                 self._open(address, port)
             except OSError as error:
@@ -192,9 +192,8 @@ class Listener:
 
     def apply(self, settings: SpeakerSettings) -> None:
         """Follow changed settings: listeners come and go, keys change; no existing connection notices."""
-        self._index = PeerIndex(settings)
-        self._wanted = settings.listen
-        for where in [where for where in self._sockets if where not in self._wanted]:
+        self.settings, self._index = settings, PeerIndex(settings)
+        for where in [where for where in self._sockets if where not in self.settings.listen]:
             self._shut(self._sockets.pop(where))
         for entry in self._sockets.values():
             entry.apply(self._index)
@@ -235,7 +234,7 @@ class Listener:
 
     def _open_missing(self) -> None:
         self._retry = None
-        for address, port in self._wanted:
+        for address, port in self.settings.listen:
             if (address, port) in self._sockets:
                 continue
             try:

@@ -394,7 +394,8 @@ class Runner:
         log_event(_log, effect.level, effect.text, effect.fields)
 
     def _listeners_changed(self, effect: ListenersChanged) -> None:
-        if self._settings is not None:
+        # As a rule `reconfigure` has told the listener already, before the Speaker.
+        if self._settings is not None and self.listener.settings is not self._settings:
             self.listener.apply(self._settings)
 
     # Faults.

@@ -7,6 +7,7 @@
 - `aspath`        AS_PATH values: checks, prepending, two-octet speakers (RFC 6793)
 - `attributes`    PathAttributes (interned, compared by identity) and the building of attribute blocks
 - `examine`       the careful walk over an attribute block: every check, every finding
+- `reader`        NLRI fields as one session agreed on them
 - `update`        UPDATE messages; well-formed ones of the usual shape take a short road around `examine`
 - `build`         values to UPDATE messages
 

@@ -55,12 +55,13 @@ _WORDS = {
 class Examined:
     """What a walk found. `items` are in canonical form, NEXT_HOP and the MP attributes apart in `apart`."""
 
-    __slots__ = ("apart", "findings", "items", "seen")
+    __slots__ = ("apart", "findings", "items", "repeated", "seen")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.apart: dict[int, bytes] = {}
         self.seen: set[int] = set()
+        self.repeated: set[int] = set()
         self.findings: list[Finding] = []
 
     @property
@@ -125,7 +126,9 @@ def _repeated(found: Examined, code: int) -> None:
     """The first one counts; of the MP attributes there must be one (RFC 7606 §3 g)."""
     if code in _MP:
         raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason=f"{name_of(code)} twice")
-    found.findings.append(Finding(code, name_of(code), Action.DISCARD, "repeated", "RFC 7606 §3 g"))
+    if code not in found.repeated:
+        found.repeated.add(code)
+        found.findings.append(Finding(code, name_of(code), Action.DISCARD, "repeated", "RFC 7606 §3 g"))
 
 
 def _take_unknown(found: Examined, flags: int, code: int, octets: bytes, value: bytes) -> None:

@@ -10,11 +10,12 @@ from struct import Struct
 from typing import TypeAlias
 
 from bgpd.errors import BGPError, ErrorCode
-from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
-from bgpd.wire import aspath, nlri, usual
+from bgpd.family import FAMILIES, IPV4_UNICAST, Family
+from bgpd.wire import aspath, usual
 from bgpd.wire.attributes import AttributeTable, PathAttributes, encode_known
 from bgpd.wire.build import AttributesTooLong, build_end_of_rib, build_reach, build_unreach
 from bgpd.wire.examine import Examined, Finding, discarded, examine
+from bgpd.wire.reader import FamilyReader, family_octets
 from bgpd.wire.rules import RULES, Action, Code, Session, name_of
 
 __all__ = [
@@ -86,32 +87,6 @@ class ParsedUpdate:
         self.findings = findings
 
 
-class _FamilyReader:
-    """How one negotiated family's NLRI are read."""
-
-    __slots__ = ("add_path", "family", "find", "next_hop_lengths")
-
-    def __init__(self, family: Family, context: UpdateContext) -> None:
-        self.family = family
-        self.add_path = family in context.add_path
-        self.find = nlri.finder(family, self.add_path)
-        lengths = (16, 32) if family == IPV6_UNICAST else (4,)
-        self.next_hop_lengths = (4, 16, 32) if family in context.extended_next_hop else lengths
-
-    def split(self, data: bytes, findings: list[Finding]) -> list[bytes]:
-        """The field's keys, multicast ones left out with a finding. Raises BGPError 3/10."""
-        keys = self.find(data)
-        if b"".join(keys) == data:
-            return keys
-        keys = nlri.split_carefully(data, self.family, self.add_path)
-        skip = nlri.PATH_ID_LENGTH if self.add_path else 0
-        unicast = [key for key in keys if not nlri.is_multicast(key[skip:], self.family)]
-        if len(unicast) != len(keys):
-            reason = f"{len(keys) - len(unicast)} multicast prefixes"
-            findings.append(Finding(0, "NLRI", Action.IGNORE, reason, "RFC 4271 §6.3"))
-        return unicast
-
-
 class UpdateParser:
     """Reads the UPDATEs of one session. The memo holds what blocks seen before came to."""
 
@@ -130,9 +105,13 @@ class UpdateParser:
     def __init__(self, context: UpdateContext) -> None:
         self._context = context
         self._session = Session(context.external, context.asn4, context.allow_as_sets)
-        readers = (_FamilyReader(f, context) for f in (IPV4_UNICAST, IPV6_UNICAST) if f in context.families)
-        self._readers = {_family_octets(reader.family): reader for reader in readers}
-        self._ipv4 = self._readers.get(_family_octets(IPV4_UNICAST))
+        readers = (
+            FamilyReader(family, family in context.add_path, family in context.extended_next_hop)
+            for family in FAMILIES
+            if family in context.families
+        )
+        self._readers = {family_octets(reader.family): reader for reader in readers}
+        self._ipv4 = self._readers.get(family_octets(IPV4_UNICAST))
         self._classic = usual.CLASSIC[context.external]
         self._multiprotocol = usual.MULTIPROTOCOL[context.external]
         self._dropped = _dropped()
@@ -307,8 +286,8 @@ class UpdateParser:
             end_of_rib = unreach[0][0] if examined.seen == {Code.MP_UNREACH_NLRI} else None
         return ParsedUpdate(announced, [entry for entry in unreach if entry[1]], end_of_rib, findings)
 
-    def _reader(self, family: Family, what: str, findings: list[Finding]) -> _FamilyReader | None:
-        reader = self._readers.get(_family_octets(family))
+    def _reader(self, family: Family, what: str, findings: list[Finding]) -> FamilyReader | None:
+        reader = self._readers.get(family_octets(family))
         if reader is None:
             findings.append(Finding(0, what, Action.IGNORE, f"{family} was not agreed", "RFC 4760 §8"))
         return reader
@@ -349,17 +328,13 @@ def _dropped() -> tuple[tuple[Finding, ...], ...]:
     return tuple(tuple(discarded(RULES[codes[bit]]) for bit in codes if bit & total) for total in range(8))
 
 
-def _family_octets(family: Family) -> bytes:
-    return family.afi.to_bytes(2, "big") + bytes((family.safi,))
-
-
 def _family_of(value: bytes, code: int) -> Family:
     if len(value) < 3:
         raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason=f"{name_of(code)} of length {len(value)}")
     return Family(value[0] << 8 | value[1], value[2])
 
 
-def _split_mp(reader: _FamilyReader, field: bytes, code: int, value: bytes, findings: list[Finding]) -> list[bytes]:
+def _split_mp(reader: FamilyReader, field: bytes, code: int, value: bytes, findings: list[Finding]) -> list[bytes]:
     """RFC 4760 §7: a fault in these fields is an optional attribute error, 3/9."""
     try:
         return reader.split(field, findings)

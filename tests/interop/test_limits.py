@@ -32,7 +32,7 @@ def test_our_limit(pair: Pair, kind: type[Daemon]) -> None:
 def test_their_limit(pair: Pair, kind: type[Daemon]) -> None:
     need(kind)
     daemon = pair.daemon(kind, peer_config(session(IPV4, max_prefixes=2)))
-    ours = pair.speaker(our_settings(our_peer(IPV4), statics=("10.1.0.0/24", "10.1.1.0/24", "10.1.2.0/24")))
+    ours = pair.speaker(our_settings(our_peer(IPV4), statics=tuple(f"10.1.{n}.0/24" for n in range(6))))
     daemon.start()
     ours.start()
     wait_until(lambda: ours.logged("the peer sent NOTIFICATION 6/1"), 20, "their 6/1 is told")

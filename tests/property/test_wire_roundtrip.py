@@ -27,6 +27,7 @@ from bgpd.wire.update import UpdateContext, UpdateParser
 from tests.property import wire_strategies as wire
 
 octets = st.binary(max_size=200)
+relaxed = settings(deadline=None)
 
 
 def parser(
@@ -52,11 +53,13 @@ def body_of(message: bytes) -> bytes:
     return body
 
 
+@relaxed
 @given(wire.opens())
 def test_open(message: Open) -> None:
     assert parse_open(body_of(build_open(message))) == message
 
 
+@relaxed
 @given(st.integers(0, 255), st.integers(0, 255), octets)
 def test_notification(code: int, subcode: int, data: bytes) -> None:
     notification = Notification(code, subcode, data)
@@ -65,6 +68,7 @@ def test_notification(code: int, subcode: int, data: bytes) -> None:
     assert str(notification).isprintable()
 
 
+@relaxed
 @given(st.text(max_size=300))
 def test_shutdown_text(text: str) -> None:
     data = build_shutdown_data(text)
@@ -74,12 +78,14 @@ def test_shutdown_text(text: str) -> None:
     assert (said or "") == "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
+@relaxed
 @given(wire.any_families, st.integers(0, 2))
 def test_refresh(family: Family, subtype: int) -> None:
     refresh = RouteRefresh(family, subtype)
     assert parse_refresh(body_of(build_refresh(refresh))) == refresh
 
 
+@relaxed
 @given(st.data(), wire.families, st.booleans())
 def test_nlri(data: st.DataObject, family: Family, add_path: bool) -> None:
     strategy = wire.add_path_keys(family) if add_path else wire.keys(family)
@@ -89,6 +95,7 @@ def test_nlri(data: st.DataObject, family: Family, add_path: bool) -> None:
     assert read == keys == nlri.split_carefully(field, family, add_path)
 
 
+@relaxed
 @given(st.data(), wire.families)
 def test_dirty_nlri_become_canonical(data: st.DataObject, family: Family) -> None:
     keys = data.draw(st.lists(wire.keys(family), min_size=1, max_size=8))
@@ -97,6 +104,7 @@ def test_dirty_nlri_become_canonical(data: st.DataObject, family: Family) -> Non
     assert nlri.split(b"".join(dirty), family) == keys
 
 
+@relaxed
 @given(octets, wire.families, st.booleans())
 def test_pattern_and_loop_agree_on_anything(field: bytes, family: Family, add_path: bool) -> None:
     """What the bulk pattern takes for a clean field, the loop reads alike."""
@@ -105,6 +113,7 @@ def test_pattern_and_loop_agree_on_anything(field: bytes, family: Family, add_pa
         assert nlri.split_carefully(field, family, add_path) == keys
 
 
+@relaxed
 @given(st.data(), wire.families, st.booleans(), st.booleans())
 def test_reach(data: st.DataObject, family: Family, external: bool, add_path: bool) -> None:
     block = data.draw(wire.blocks(external))
@@ -126,6 +135,7 @@ def test_reach(data: st.DataObject, family: Family, external: bool, add_path: bo
     assert again == keys
 
 
+@relaxed
 @given(st.data(), wire.families, st.booleans())
 def test_reach_keeps_to_the_length(data: st.DataObject, family: Family, add_path: bool) -> None:
     block = data.draw(wire.blocks(False))
@@ -141,6 +151,7 @@ def test_reach_keeps_to_the_length(data: st.DataObject, family: Family, add_path
     assert [key for m in messages for _, _, some in parser(False, add_path).parse(m[19:]).reach for key in some] == keys
 
 
+@relaxed
 @given(st.data(), wire.families, st.booleans())
 def test_unreach(data: st.DataObject, family: Family, add_path: bool) -> None:
     strategy = wire.add_path_keys(family) if add_path else wire.keys(family)
@@ -152,12 +163,14 @@ def test_unreach(data: st.DataObject, family: Family, add_path: bool) -> None:
     assert not any(update.reach or update.findings for update in updates)
 
 
+@relaxed
 @given(wire.families)
 def test_end_of_rib(family: Family) -> None:
     update = parser().parse(body_of(build_end_of_rib(family)))
     assert update.end_of_rib == family and not update.reach and not update.unreach
 
 
+@relaxed
 @given(wire.items(False), st.data())
 def test_rebuild(items: list[tuple[int, int, bytes]], data: st.DataObject) -> None:
     block = build_block(items)
@@ -172,6 +185,7 @@ def test_rebuild(items: list[tuple[int, int, bytes]], data: st.DataObject) -> No
     assert known == sorted(known)
 
 
+@relaxed
 @given(st.data(), wire.families)
 def test_old_speakers_lose_nothing(data: st.DataObject, family: Family) -> None:
     """RFC 6793: what a two-octet speaker passes on is put together again."""
@@ -189,6 +203,7 @@ def test_old_speakers_lose_nothing(data: st.DataObject, family: Family) -> None:
     assert attributes.get(7) == original.get(7)
 
 
+@relaxed
 @given(wire.as_paths, st.lists(wire.asns, min_size=1, max_size=300))
 def test_prepend(path: aspath.Segments, asns: list[int]) -> None:
     value = aspath.prepend(aspath.encode(path), asns)
@@ -199,7 +214,7 @@ def test_prepend(path: aspath.Segments, asns: list[int]) -> None:
     assert aspath.neighbor_as(value) == asns[0]
 
 
-@settings(max_examples=400)
+@relaxed
 @given(st.data(), st.booleans())
 def test_short_and_careful_road_agree(data: st.DataObject, external: bool) -> None:
     """A block that the patterns take, and one octet of which may be damaged: both roads say the same."""
@@ -232,7 +247,7 @@ def _result(parse: object, body: bytes) -> object:
     return reach, update.unreach, update.end_of_rib, findings
 
 
-@settings(max_examples=500)
+@relaxed
 @given(octets, st.booleans(), st.booleans(), st.booleans())
 def test_any_update_body(body: bytes, external: bool, add_path: bool, asn4: bool) -> None:
     try:
@@ -241,6 +256,7 @@ def test_any_update_body(body: bytes, external: bool, add_path: bool, asn4: bool
         assert error.code == 3
 
 
+@relaxed
 @given(octets, octets, st.booleans())
 def test_any_attributes(block: bytes, field: bytes, external: bool) -> None:
     try:
@@ -249,6 +265,7 @@ def test_any_attributes(block: bytes, field: bytes, external: bool) -> None:
         assert error.code == 3
 
 
+@relaxed
 @given(octets, st.booleans(), st.booleans())
 def test_any_block_examines_to_a_canonical_one(block: bytes, external: bool, asn4: bool) -> None:
     try:
@@ -259,6 +276,7 @@ def test_any_block_examines_to_a_canonical_one(block: bytes, external: bool, asn
     str(found.findings)
 
 
+@relaxed
 @given(octets)
 def test_any_open(body: bytes) -> None:
     try:
@@ -267,6 +285,7 @@ def test_any_open(body: bytes) -> None:
         assert error.code == 2
 
 
+@relaxed
 @given(octets, st.booleans())
 def test_any_refresh(body: bytes, enhanced: bool) -> None:
     try:
@@ -275,11 +294,13 @@ def test_any_refresh(body: bytes, enhanced: bool) -> None:
         assert (error.code, error.subcode) == ((7, 1) if enhanced else (1, 2))
 
 
+@relaxed
 @given(octets)
 def test_any_notification(body: bytes) -> None:
     assert str(parse_notification(body)).isprintable()
 
 
+@relaxed
 @given(octets)
 def test_any_stream(stream: bytes) -> None:
     framer = Framer()
@@ -287,6 +308,7 @@ def test_any_stream(stream: bytes) -> None:
     assert framer.error is None or framer.error.code == 1
 
 
+@relaxed
 @given(st.lists(st.tuples(st.sampled_from((2, 3, 5)), st.binary(min_size=10, max_size=40)), max_size=6), st.data())
 def test_stream_in_any_pieces(messages: list[tuple[int, bytes]], data: st.DataObject) -> None:
     stream = b"".join(build_message(kind, body) for kind, body in messages)

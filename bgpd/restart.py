@@ -92,7 +92,7 @@ class RestartPhase:
         return False
 
     def releases(self, now: float) -> bool:
-        """True once, when the kernel need not wait any longer: after `over`, and every connected peer's routes are in."""
+        """True once, when the kernel need not wait any longer: after `over`, with every connected peer's routes in."""
         if self.active or not self.holds_kernel:
             return False
         complete = not self._incomplete and (not self._expected or now >= self._quiet_at)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import chain
 
@@ -23,7 +24,7 @@ from bgpd.outbound import group_key
 from bgpd.peer import Peer
 from bgpd.restart import RestartPhase
 from bgpd.rib.forwarding import Forwarding
-from bgpd.rib.importer import Shared
+from bgpd.rib.importer import SLICE, Shared
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
 from bgpd.rib.path import Path
@@ -60,8 +61,10 @@ class Speaker:
         self._release_due = False
         self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
         self._by_address: dict[str, Peer] = {}
+        self._templates = [(ip_network(network), template) for network, template in settings.dynamic]
         self._conns: dict[int, Peer] = {}
         self._timers: list[tuple[float, str]] = []
+        self._jobs: deque[Iterator[int]] = deque()
         self._effects: list[Effect] = []
         for peer in settings.peers:
             self._add_peer(peer)
@@ -134,6 +137,14 @@ class Speaker:
             peer.session.receive(conn, data, now)
             self._drain(peer, now)
 
+    def on_fault(self, conn: int, now: float) -> None:
+        """Serving this connection met a defect of ours: its session ends with Cease/8, and is damped as any error."""
+        peer = self._conns.get(conn)
+        if peer is not None:
+            error = BGPError(ErrorCode.CEASE, Cease.OUT_OF_RESOURCES, reason="internal error; the log has a traceback")
+            self._fail(peer, error, now)
+            self._drain(peer, now)
+
     def on_lost(self, conn: int, reason: str, now: float) -> None:
         """A connection ended from outside."""
         peer = self._conns.pop(conn, None)
@@ -174,6 +185,8 @@ class Speaker:
 
     def deadline(self) -> float:
         """When `on_tick` is due; math.inf if nothing is."""
+        if self._jobs:
+            return -math.inf
         restart = self.restart.deadline()
         first = self._timers[0][0] if self._timers else math.inf
         return first if restart is None else min(first, restart)
@@ -217,8 +230,34 @@ class Speaker:
                 return data
         return None
 
+    def _work(self, peer: Peer, job: Iterator[int], level: int = 0, text: str = "") -> None:
+        """Do work that comes in slices, the first one now, then one a flush. Logs `text` with the sum at the end."""
+        self._jobs.append(self._counted(peer, job, level, text))
+        if len(self._jobs) == 1:
+            self._work_on()
+
+    def _counted(self, peer: Peer, job: Iterator[int], level: int, text: str) -> Iterator[int]:
+        total = 0
+        for count in job:
+            total += count
+            yield count
+        if total and text:
+            self._log(level, peer, text.format(total))
+
+    def _work_on(self) -> None:
+        """Do a slice of work; short jobs behind each other are done in one go."""
+        done = 0
+        while self._jobs and done < SLICE:
+            count = next(self._jobs[0], None)
+            if count is None:
+                self._jobs.popleft()
+            else:
+                done += max(count, 1)
+
     def flush(self, now: float) -> None:
         """Turn what changed in the tables since the last call into UPDATEs and kernel routes."""
+        if self._jobs:
+            self._work_on()
         for family, rib in self.ribs.items():
             if not rib.changes:
                 continue
@@ -275,10 +314,10 @@ class Speaker:
                 self._on_refresh(peer, refresh, now)
             case ev.StaleExpired(families=families):
                 for family in families:
-                    count = peer.importer.sweep(family)
-                    self._log(logging.WARNING, peer, f"restart time is over: {count} stale {family} routes removed")
+                    what = f"restart time is over: {{}} stale {family} routes are gone"
+                    self._work(peer, peer.importer.sweep(family), logging.WARNING, what)
             case ev.StateChange():
-                self._log(logging.DEBUG, peer, f"{event.old} -> {event.new} on {event.event}")
+                self._log(logging.DEBUG, peer, f"{event.old.name} -> {event.new.name} on {event.event.name}")
             case ev.Notice(level=level, text=text):
                 self._effects.append(Log(level, text, {"peer": peer.settings.name}))
 
@@ -288,7 +327,7 @@ class Speaker:
         peer.end_of_rib.clear()
         peer.refreshing.clear()
         for family in event.dropped:
-            peer.importer.drop(family)
+            self._work(peer, peer.importer.drop(family))
         context = UpdateContext(
             not negotiated.internal,
             negotiated.asn4,
@@ -315,7 +354,7 @@ class Speaker:
             if family in event.retained:
                 peer.importer.begin_epoch(family)
             else:
-                peer.importer.drop(family)
+                self._work(peer, peer.importer.drop(family))
         self.restart.lost(peer.settings.name, now)
         self._check_restart(now)
         if peer.dynamic and not event.retained:
@@ -359,10 +398,9 @@ class Speaker:
 
     def _on_end_of_rib(self, peer: Peer, family: Family, now: float) -> None:
         peer.end_of_rib.add(family)
-        swept = peer.importer.sweep(family)
+        what = f"End-of-RIB {family}: {{}} stale routes were not repeated and are gone"
+        self._work(peer, peer.importer.sweep(family), logging.INFO, what)
         peer.session.end_of_rib(family)
-        if swept:
-            self._log(logging.INFO, peer, f"End-of-RIB {family}: {swept} stale routes were not repeated and are gone")
         self.restart.end_of_rib(peer.settings.name, family)
         self._check_restart(now)
 
@@ -390,7 +428,7 @@ class Speaker:
             self._schedule(peer)
         elif refresh.subtype == END:
             if peer.refreshing.pop(family, None) is not None:
-                peer.importer.sweep(family)
+                self._work(peer, peer.importer.sweep(family))
         elif family in peer.members:
             group, member = peer.members[family]
             negotiated = peer.session.negotiated
@@ -404,10 +442,8 @@ class Speaker:
         for family, due in list(peer.refreshing.items()):
             if due <= now:
                 del peer.refreshing[family]
-                count = peer.importer.sweep(family)
-                self._log(
-                    logging.WARNING, peer, f"no EoRR for {family}: {count} routes that were not repeated are gone"
-                )
+                what = f"no EoRR for {family}: {{}} routes that were not repeated are gone"
+                self._work(peer, peer.importer.sweep(family), logging.WARNING, what)
 
     # Routes out
 
@@ -498,6 +534,7 @@ class Speaker:
             for peer in list(self.peers.values()):
                 self._reset(peer, peer.settings, now)
         self.local.forwarding_kept = settings.forwarding_kept
+        self._templates = [(ip_network(network), template) for network, template in settings.dynamic]
         wanted = {peer.name: peer for peer in settings.peers}
         for peer in list(self.peers.values()):
             if peer.settings.name not in wanted and not peer.dynamic:
@@ -569,7 +606,7 @@ class Speaker:
     def _forget(self, peer: Peer) -> None:
         self._leave_groups(peer)
         for family in list(peer.importer.adj):
-            peer.importer.drop(family)
+            self._work(peer, peer.importer.drop(family))
         for conn in [conn for conn, other in self._conns.items() if other is peer]:
             del self._conns[conn]
             self._effects.append(Close(conn))
@@ -579,13 +616,10 @@ class Speaker:
     # Dynamic peers
 
     def _template(self, remote_address: str) -> PeerSettings | None:
-        if not self.settings.dynamic:
+        if not self._templates:
             return None
         address = ip_address(remote_address)
-        for network, template in self.settings.dynamic:
-            if address in ip_network(network):
-                return template
-        return None
+        return next((template for network, template in self._templates if address in network), None)
 
     def _add_dynamic(self, remote_address: str, now: float) -> Peer | None:
         template = self._template(remote_address)

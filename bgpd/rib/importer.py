@@ -6,7 +6,7 @@ changes. Adj-RIB-In holds every route as received, so a changed import chain is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
@@ -21,6 +21,8 @@ from bgpd.wire.rules import Code
 from bgpd.wire.update import ParsedUpdate
 
 _MEMO_LIMIT = 8192
+SLICE = 8192
+"""Routes that `sweep` looks at in one go: about 10 ms."""
 
 
 class Shared:
@@ -113,7 +115,8 @@ class Importer:
         if adj is None:
             self.adj[family] = AdjRibIn(self.source, family, add_path)
         elif adj.add_path != add_path:
-            self.drop(family)
+            for _ in self.drop(family):
+                pass
             adj.add_path = add_path
         self._memo.clear()
 
@@ -202,23 +205,26 @@ class Importer:
         for path_id, part in _by_id(entries):
             rib.withdraw(adj, part, [e[4:] for e in part], int.from_bytes(path_id, "big"))
 
-    def drop(self, family: Family) -> int:
-        """Forget all routes of a family: its session ended, or it is not offered any more. Returns how many."""
-        return self._drop(family, stale_only=False)
+    def drop(self, family: Family) -> Iterator[int]:
+        """Forget all routes of a family, as `sweep` does: its session ended, or it is not offered any more."""
+        self.begin_epoch(family)
+        return self.sweep(family)
 
-    def sweep(self, family: Family) -> int:
-        """Forget what was not repeated since the epoch began (RFC 4724 §4.2, RFC 7313 §4). Returns how many."""
-        return self._drop(family, stale_only=True)
+    def sweep(self, family: Family) -> Iterator[int]:
+        """Forget what was not repeated since the epoch began (RFC 4724 §4.2, RFC 7313 §4).
 
-    def _drop(self, family: Family, stale_only: bool) -> int:
+        Works in slices, so that a full table does not stop the world: yields how many routes each slice removed. What
+        comes meanwhile is of the new epoch and stays.
+        """
         adj = self.adj.get(family)
         if adj is None:
-            return 0
-        count = 0
-        for path, entries in list(adj.by_path(stale_only=stale_only)):
-            rib = self.shared.ribs[family]
-            count += rib.withdraw(adj, entries, adj.keys_of(entries), path.path_id)
-        return count
+            return
+        rib, entries = self.shared.ribs[family], list(adj.routes)
+        for start in range(0, len(entries), SLICE):
+            count = 0
+            for path, part in list(adj.by_path(entries[start : start + SLICE], stale_only=True)):
+                count += rib.withdraw(adj, part, adj.keys_of(part), path.path_id)
+            yield count
 
     def begin_epoch(self, family: Family) -> None:
         """What is there becomes stale, and is used on until `sweep`."""

@@ -34,7 +34,7 @@ class LocRib:
         self.table: dict[bytes, Entry] = {}
         self.changes: dict[Change, list[bytes]] = {}
         self.plain = True
-        """Since `take_changes`, keys got their first path and nothing else happened: no key occurs twice in `changes`."""
+        """Since `take_changes`, keys only got their first path: none occurs twice in `changes`."""
 
     def __len__(self) -> int:
         return len(self.table)

@@ -54,6 +54,7 @@ class Core(Protocol):
     def on_accepted(self, conn: int, remote_address: str, local_address: str, now: float) -> bool: ...
     def on_data(self, conn: int, data: memoryview, now: float) -> None: ...
     def on_lost(self, conn: int, reason: str, now: float) -> None: ...
+    def on_fault(self, conn: int, now: float) -> None: ...
     def on_blocked(self, conn: int, now: float) -> None: ...
     def on_progress(self, conn: int, now: float) -> None: ...
     def on_unblocked(self, conn: int, now: float) -> None: ...
@@ -408,12 +409,15 @@ class Runner:
     def _fault(self, connection: Connection, what: str) -> None:
         """A defect met while serving one connection costs that session, and nothing else."""
         self._defect(f"{what} of {connection.remote}; its session is closed")
-        self._drop(connection)
-        connection.abort()
         try:
-            self._speaker.on_lost(connection.id, "internal error", monotonic())
+            self._speaker.on_fault(connection.id, monotonic())
+            self._drain()
         except Exception:
-            self._defect(f"the loss of the connection with {connection.remote}")
+            self._defect(f"the end of the session with {connection.remote}")
+        if connection.id in self.connections:
+            # The core did not get as far as closing it.
+            self._drop(connection)
+            connection.abort()
         self._schedule()
 
     def _defect(self, what: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from tests.bench.lab import Lab, client
-from tests.interop.scripted import UPDATE, OpenOptions, decode_update
+from tests.interop.scripted import UPDATE, OpenOptions, decode_update, message
 
 Attributes = tuple[tuple[int, bytes], ...]
+END_OF_RIB = message(UPDATE, b"\0\0\0\0")
 _SETS = {8: 4, 16: 8, 32: 12}
 """Attributes that are sets, with the size of an element: their order means nothing."""
 
@@ -16,6 +17,7 @@ def collect(lab: Lab, asn: int, number: int, expected: int, timeout: float = 90.
     """Connect as client `number`, read until End-of-RIB; NLRI key -> attributes in normal form."""
     address = client(number)
     speaker = lab.speaker(OpenOptions(asn, address, families=((1, 1),), graceful=120), address)
+    speaker.send(END_OF_RIB)  # a speaker that has just started waits for ours before it sends its own
     table: dict[bytes, Attributes] = {}
     end = time.monotonic() + timeout
     try:

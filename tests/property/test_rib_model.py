@@ -6,6 +6,7 @@ client's table, built from the octets it was sent, must equal what the model say
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -119,6 +120,12 @@ class World:
         importer.open(self.family, self.add_path)
         return Client(source.name, kind, source, importer)
 
+    @staticmethod
+    def work(job: Iterator[int]) -> None:
+        """All slices of a job."""
+        for _ in job:
+            pass
+
     # Operations
 
     def announce(self, who: int, path_id: int, keys: list[int], said: Said) -> None:
@@ -155,7 +162,7 @@ class World:
 
     def lose(self, who: int) -> None:
         client = self.clients[who]
-        client.importer.drop(self.family)
+        self.work(client.importer.drop(self.family))
         self.said = {k: v for k, v in self.said.items() if k[0] != client.name}
 
     def restart(self, who: int, keys: list[int]) -> None:
@@ -170,7 +177,7 @@ class World:
         self.flush()
         for (_, path_id, key), said in kept.items():
             self.announce(who, path_id, [PREFIXES[self.family].index(key)], said)
-        client.importer.sweep(self.family)
+        self.work(client.importer.sweep(self.family))
         self.said = {k: v for k, v in self.said.items() if k[0] != client.name or k in kept}
 
     def resolve(self, index: int, up: bool) -> None:

@@ -8,6 +8,7 @@ from attrs import evolve
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
+from bgpd.rib.importer import SLICE
 from bgpd.routes import RouteKind
 from bgpd.session.fsm import State
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
@@ -246,3 +247,47 @@ def test_a_lost_next_hop_makes_paths_ineligible_until_it_is_back() -> None:
     assert "10.244.2.0/26" in host.routes()
     cluster.link(A, "10.0.0.0/24")
     assert place in host.kernel
+
+
+def test_a_defect_ends_its_session_with_cease_8_and_is_damped() -> None:
+    cluster = mesh([A, B])
+    cluster.run(5)
+    host = cluster.hosts[A]
+    conn = host.speaker.peers["p2"].session.conn
+    assert conn is not None
+    host.speaker.on_fault(conn, cluster.now)
+    cluster._settle(host)
+    cluster.run(0.5)
+    assert up(host) == 0
+    assert any("out of resources" in line for line in cluster.hosts[B].log)
+    assert cluster.run(20, lambda: up(host) == 1)
+
+
+def test_a_large_table_is_dropped_in_slices_and_what_comes_meanwhile_stays() -> None:
+    count = 3 * SLICE
+    routes = tuple(
+        StaticRoute(IPV4_UNICAST, bytes((32, 10, 244)) + number.to_bytes(2, "big"), StaticKind.BLACKHOLE, "own")
+        for number in range(count)
+    )
+    quick = peer(A, graceful_restart=False)
+    cluster = Cluster()
+    cluster.add(A, SpeakerSettings(64512, A, peers=(peer(B, graceful_restart=False),)))
+    cluster.add(B, SpeakerSettings(64512, B, peers=(quick,), static_routes=routes))
+    for address in (A, B):
+        cluster.link(address, "10.0.0.0/24")
+        cluster.start(address)
+    host = cluster.hosts[A]
+    assert cluster.run(20, lambda: len(host.speaker.ribs[IPV4_UNICAST]) == count + 1)
+    speaker = host.speaker
+    conn = speaker.peers["p2"].session.conn
+    assert conn is not None
+    cluster.kill(B)
+    sizes = []
+    for _ in range(10):
+        sizes.append(len(speaker.ribs[IPV4_UNICAST]))
+        speaker.flush(cluster.now)
+    assert sizes[-1] == 1 and sizes == sorted(sizes, reverse=True)
+    cluster.add(B, cluster.hosts[B].settings)
+    cluster.link(B, "10.0.0.0/24")
+    cluster.start(B)
+    assert cluster.run(20, lambda: len(speaker.ribs[IPV4_UNICAST]) == count + 1)

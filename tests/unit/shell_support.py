@@ -100,6 +100,9 @@ class FakeSpeaker:
     def on_lost(self, conn: int, reason: str, now: float) -> None:
         self.calls.append(("lost", conn, reason))
 
+    def on_fault(self, conn: int, now: float) -> None:
+        self.calls.append(("fault", conn))
+
     def on_blocked(self, conn: int, now: float) -> None:
         self.calls.append(("blocked", conn))
 

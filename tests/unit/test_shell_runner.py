@@ -226,8 +226,8 @@ def test_a_defect_costs_one_session(kind: str, caplog: pytest.LogCaptureFixture)
             bad.send(b"x")
             good.send(b"y")
             assert await read_exactly(good, 1) == b"y"
-            await until(lambda: speaker.named("lost"))
-            assert speaker.named("lost") == [("lost", bad_conn, "internal error")]
+            await until(lambda: speaker.named("fault"))
+            assert speaker.named("fault") == [("fault", bad_conn)]
             assert await read_exactly(bad, 1) == b""
             assert runner.defects == 1
             assert list(runner.connections) == [good_conn]

@@ -62,9 +62,7 @@ class Nexthop(_Packed):
 
     __slots__ = ("attempts", "content", "doubt", "failure", "groups", "id", "members", "refs", "state", "waiting")
 
-    def __init__(
-        self, packer: nl.Packer, ident: int, afi: int, content: Content, members: tuple[Nexthop, ...]
-    ) -> None:
+    def __init__(self, packer: nl.Packer, ident: int, afi: int, content: Content, members: tuple[Nexthop, ...]) -> None:
         super().__init__(packer, afi)
         self.id = ident
         self.content = content

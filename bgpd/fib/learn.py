@@ -292,9 +292,7 @@ class Learner:
         if not self.settings.direct:
             return None
         indexes = sorted(
-            address.ifindex
-            for address in self._networks.get((afi, key), ())
-            if address.scope < nl.SCOPE_LINK
+            address.ifindex for address in self._networks.get((afi, key), ()) if address.scope < nl.SCOPE_LINK
         )
         for ifindex in indexes:
             link = self.links.get(ifindex)

@@ -14,7 +14,7 @@ class Side:
     them.
     """
 
-    __slots__ = ("afi", "deferred", "extra", "foreign", "installed", "pending", "refused", "touched", "wanted")
+    __slots__ = ("afi", "deferred", "extra", "foreign", "installed", "pending", "ready", "refused", "touched", "wanted")
 
     def __init__(self, afi: int) -> None:
         self.afi = afi
@@ -22,6 +22,9 @@ class Side:
         self.installed: dict[bytes, Form] = {}
         self.extra: dict[bytes, list[Form]] = {}
         self.pending: dict[bytes, None] = {}
+        """Keys that are to be looked at: each once, in the order of the first wish."""
+        self.ready: list[bytes] = []
+        """A part of the pending keys, last first, from which the writer takes."""
         self.deferred: dict[bytes, None] = {}
         """Keys whose route is to be replaced once a dump has shown that it is still ours."""
         self.refused: dict[bytes, Failure] = {}

@@ -89,9 +89,7 @@ class FibTable(FibWriter):
         form.live = True
         return form
 
-    def on_route_event(
-        self, new: bool, flags: int, afi: int, key: bytes, shape: nl.RouteShape, now: float
-    ) -> None:
+    def on_route_event(self, new: bool, flags: int, afi: int, key: bytes, shape: nl.RouteShape, now: float) -> None:
         """A route message that is not an echo of our own writing."""
         if shape.special or shape.table != self.table:
             return

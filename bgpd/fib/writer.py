@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from errno import EEXIST, EINVAL, ENOENT, ESRCH
-from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -175,18 +174,28 @@ class FibWriter:
 
     def _take_routes(self, side: Side, limit: int, ops: list[Op], now: float) -> None:
         pending, wanted, installed, foreign = side.pending, side.wanted, side.installed, side.foreign
+        ready = side.ready
         while pending and len(ops) < limit:
-            for key in list(islice(pending, limit - len(ops))):
-                del pending[key]
-                form = wanted.get(key)
-                if form is not None and key not in installed and key not in foreign:
-                    nexthop = form.nexthop
-                    if nexthop is None or nexthop.state >= PRESENT:
-                        ops.append((nl.ADD, key, form))
-                        continue
-                op = self._decide(side, key, form, now)
-                if op is not None:
-                    ops.append(op)
+            if not ready:
+                # Not by iterating over `pending`: a dict whose front was deleted is slow to begin with.
+                ready.extend(pending)
+                ready.reverse()
+            key = ready.pop()
+            if key not in pending:
+                continue
+            del pending[key]
+            form = wanted.get(key)
+            if form is not None and key not in installed and key not in foreign:
+                nexthop = form.nexthop
+                if nexthop is None or nexthop.state >= PRESENT:
+                    ops.append((nl.ADD, key, form))
+                    continue
+            op = self._decide(side, key, form, now)
+            if op is not None:
+                ops.append(op)
+        if not pending:
+            pending.clear()
+            ready.clear()
 
     def _decide(self, side: Side, key: bytes, form: Form | None, now: float) -> Op | None:
         """The next step for one prefix; its result makes the prefix pending again if more is to do."""

@@ -344,6 +344,10 @@ class Kernel:
             _log.warning("reading the kernel's routes failed (%s): trying again in a second", error)
             self._want_check(ifindex, 1.0)
             return
+        except Exception:  # a defect, but the net under all events must not be gone for good
+            _log.exception("comparing the kernel's routes failed")
+            self._want_check(ifindex, 10.0)
+            return
         finally:
             if not ifindex:
                 self._want_check(0, self.settings.resync_time)

@@ -74,9 +74,7 @@ def _flood(bench: Bench, who: str, case: str, words: str, arguments: str, limits
     bench.report.add(case, "CPU", "s", who, both, ratio_limit=limits.get("ratio_limit"))
 
 
-def _flooded_table(
-    bench: Bench, who: str, arguments: str, tables: dict[str, dict[str, frozenset[str]]]
-) -> None:
+def _flooded_table(bench: Bench, who: str, arguments: str, tables: dict[str, dict[str, frozenset[str]]]) -> None:
     """The kernel's table while the sessions are still up, in a run of its own."""
     running = start(bench, who, 2)
     time.sleep(0.5)

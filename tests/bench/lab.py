@@ -1,6 +1,7 @@
 """The benchmark's two namespaces and the daemons that run in them.
 
-The daemon under test lives in one namespace (172.30.0.1) on core 0, the load in the other (172.30.1.1 and on) on core 1.
+The daemon under test lives in one namespace (172.30.0.1) on core 0, the load in the other (172.30.1.1 and on) on
+core 1.
 """
 
 from __future__ import annotations

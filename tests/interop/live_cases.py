@@ -35,7 +35,10 @@ STAY = frozenset(
 GONE = frozenset({"treat-as-withdraw", "loop-reject"})
 """Actions after which none of the message's prefixes may be left."""
 EXCEPTIONS = {
-    "cb77d5cda36e": ("reset 3/1", "MED has a well-known attribute's flags (RFC 7606 3(c)) and nothing is reachable (5.2)"),
+    "cb77d5cda36e": (
+        "reset 3/1",
+        "MED has a well-known attribute's flags (RFC 7606 3(c)) and nothing is reachable (5.2)",
+    ),
     "bb72b7cd0a47": ("reset 3/1", "Total Path Attribute Length runs beyond the message (RFC 4271 6.3)"),
     "3e27c43e16f0": ("reset 7/1", "subtype 1 with a body that is not 4 octets long (RFC 7313 5)"),
 }

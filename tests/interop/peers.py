@@ -1,6 +1,7 @@
 """The foreign daemons that the interop tests know, and what each can do.
 
-`Daemon` (daemons/base.py) is the common interface: start with a PeerConfig, reconfigure, read tables, refresh, shut down.
+`Daemon` (daemons/base.py) is the common interface: start with a PeerConfig, reconfigure, read tables, refresh, shut
+down.
 """
 
 from __future__ import annotations

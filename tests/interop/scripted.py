@@ -85,7 +85,9 @@ class SessionEnded(Exception):
     def __init__(self, notification: tuple[int, int, bytes] | None) -> None:
         self.notification = notification
         text = (
-            "closed" if notification is None else "NOTIFICATION %d/%d %s" % (*notification[:2], notification[2].hex())
+            "closed"
+            if notification is None
+            else f"NOTIFICATION {notification[0]}/{notification[1]} {notification[2].hex()}"
         )
         super().__init__(text)
 
@@ -115,7 +117,7 @@ class Speaker:
         self.sock.sendall(data)
 
     def messages(self, timeout: float) -> Iterator[tuple[int, bytes]]:
-        """Messages as they come. Raises TimeoutError when none ends within `timeout` seconds, SessionEnded at the end."""
+        """Messages as they come. Raises TimeoutError after `timeout` silent seconds, SessionEnded at the end."""
         while True:
             while len(self.buffer) >= 19:
                 length = int.from_bytes(self.buffer[16:18], "big")

@@ -1,8 +1,8 @@
 """The message vectors over real sessions: `python -m tests.interop.vectors_live [PATH...]`.
 
-Every case has a peer of its own. A case's prefixes are first announced well-formed, then comes the case, then a sentinel
-prefix. A second peer, the observer, sees what is left: the sentinel's arrival there shows that the session lived, and what
-the observer still holds of the case's prefixes shows whether a withdrawal was forgotten. Needs root.
+Every case has a peer of its own. A case's prefixes are first announced well-formed, then comes the case, then a
+sentinel prefix. A second peer, the observer, sees what is left: the sentinel's arrival there shows that the session
+lived, and what the observer still holds of the case's prefixes shows whether a withdrawal was forgotten. Needs root.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.interop.scripted import (
     Speaker,
     decode_update,
 )
-from tests.interop.speakers import as_path, attribute, dial, key, update
+from tests.interop.speakers import as_path, attribute, dial, update
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "bgp"
 TARGET = "10.97.0.1"
@@ -337,7 +337,9 @@ def _errors(log: Path) -> str:
 def main() -> int:
     """Play the vectors of the given paths (default: ../shared's) and the generated cases; 1 if any failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.interop.vectors_live", description=__doc__)
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="folders or .jsonl files of message vectors")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="folders or .jsonl files of message vectors"
+    )
     parser.add_argument("--no-generated", action="store_true", help="leave out malformed attributes in every place")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("-v", "--verbose", action="store_true")

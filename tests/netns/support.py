@@ -85,9 +85,7 @@ class Host:
 
     def ip(self, command: str, check: bool = True) -> str:
         """Run `ip COMMAND` inside; its output."""
-        done = subprocess.run(
-            ["ip", "-n", self.name, *command.split()], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["ip", "-n", self.name, *command.split()], capture_output=True, text=True, check=False)
         if check and done.returncode:
             raise AssertionError(f"ip {command}: {done.stderr}")
         return done.stdout

@@ -16,6 +16,7 @@ from bgpd.shell.kernel import Kernel
 from tests.netns.support import Host, until
 from tests.netns.test_kernel_writes import Case, case, host, objects, put, run, status, via
 
+pytestmark = pytest.mark.netns
 __all__ = ["case", "host", "objects"]
 
 
@@ -112,6 +113,7 @@ def test_a_stolen_nexthop_object_is_left_to_the_thief(host: Host) -> None:
 
 def test_link_flap(host: Host, case: Case, objects: bool) -> None:
     """Routes that a kernel dropped without a word when the link went down are back when it is up again."""
+
     async def steps(kernel: Kernel) -> None:
         host.keep_addresses("v0")
         put(kernel, case.prefix, via(host, case.gateways[0]))
@@ -136,8 +138,10 @@ def test_carrier_flap(host: Host, case: Case, objects: bool) -> None:
             await asyncio.sleep(0.1)
             host.ip("link set v1 up")
             await until(
-                lambda: {case.prefix, case.other} <= set(host.routes(case.version))
-                and status(kernel, case.prefix) is status(kernel, case.other) is FibStatus.INSTALLED
+                lambda: (
+                    {case.prefix, case.other} <= set(host.routes(case.version))
+                    and status(kernel, case.prefix) is status(kernel, case.other) is FibStatus.INSTALLED
+                )
             )
 
     run(host, FibSettings(nexthop_objects=objects), steps)
@@ -219,8 +223,7 @@ def test_lost_events(host: Host, release: bool) -> None:
             shown = host.routes(4)
             names = {f"10.0.0.{number}" for number in range(2, 12)}
             return set(shown) == set(wanted) and all(
-                route.get("gateway") in names
-                and wanted[prefix].hops == (Hop(parse_address(route["gateway"]), index),)
+                route.get("gateway") in names and wanted[prefix].hops == (Hop(parse_address(route["gateway"]), index),)
                 for prefix, route in shown.items()
             )
 

@@ -13,8 +13,9 @@ from bgpd.routes import LocalChange, LocalRoute
 from bgpd.settings import FibSettings, LearnSettings
 from bgpd.shell.kernel import Kernel
 from tests.netns.support import Host, until
-from tests.netns.test_kernel_writes import Case, case, host, run
+from tests.netns.test_kernel_writes import case, host, run
 
+pytestmark = pytest.mark.netns
 __all__ = ["case", "host"]
 
 

@@ -15,6 +15,7 @@ from bgpd.settings import FibSettings, LearnSettings
 from bgpd.shell.kernel import Kernel, clean
 from tests.netns.support import Host, require_namespaces, until
 
+pytestmark = pytest.mark.netns
 BASE = FibSettings().nexthop_id_base
 
 

@@ -364,14 +364,25 @@ class World:
             assert client.group is not None and client.member is not None
             assert client.group.pull(client.member) is None and not client.group.has_data(client.member)
             assert client.ended == 1, "End-of-RIB once after the initial table"
-            got: dict[bytes, list[bytes]] = {}
+            got: dict[bytes, list[tuple[bytes, int | None, bool]]] = {}
             for unit, (block, hop) in client.table.items():
-                got.setdefault(unit[4:] if self.add_path else unit, []).append(hop)
+                attrs = AttributeTable().intern(self.family, block, hop)
+                told = (hop, attrs.local_pref, 5 in attrs.communities)
+                got.setdefault(unit[4:] if self.add_path else unit, []).append(told)
             wanted = self.expected(client)
-            assert {k: len(v) for k, v in got.items()} == {k: len(v) for k, v in wanted.items()}, client.name
+            assert got.keys() == wanted.keys(), client.name
+            external = client.kind is SourceKind.EBGP
             for key, options in wanted.items():
-                hops = [OWN[self.family] if client.kind is SourceKind.EBGP else s.hop for _, _, s in options]
-                assert sorted(got[key]) == sorted(hops), (client.name, key)
+                tagged = self.chains[client.kind] != ACCEPT_ALL and key == PREFIXES[self.family][1]
+                right = [
+                    (
+                        OWN[self.family] if external else said.hop,
+                        None if external else self._local_pref(name, said),
+                        tagged,
+                    )
+                    for name, _, said in options
+                ]
+                assert sorted(map(repr, got[key])) == sorted(map(repr, right)), (client.name, key)
         adj = sum(len(c.importer.adj[self.family]) for c in self.clients)
         assert adj == len(self.said)
 

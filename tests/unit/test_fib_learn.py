@@ -24,7 +24,7 @@ def learner(settings: LearnSettings | None = None, own: int = 12) -> Learner:
 
 
 def address(text: str, ifindex: int, scope: int = 0) -> nl.Address:
-    """"10.0.0.5/24" on an interface."""
+    """An address such as "10.0.0.5/24" on an interface."""
     family, key = parse_prefix(text)
     return nl.Address(2 if family.afi == 1 else 10, ifindex, parse_address(text.partition("/")[0]), key, scope)
 

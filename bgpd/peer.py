@@ -54,6 +54,8 @@ class Peer:
         """Families whose End-of-RIB came in this session."""
         self.refreshing: dict[Family, float] = {}
         """Families between BoRR and EoRR, with the time at which we stop waiting (RFC 7313 §4)."""
+        self.limited = False
+        """Some family has a limit of prefixes."""
         self.warned: set[Family] = set()
         self.findings: dict[str, int] = {}
         """Attribute errors by "name: action"; counted over all sessions."""
@@ -97,5 +99,6 @@ class Peer:
             settings.allow_local_as,
             settings.enforce_first_as,
         )
+        self.limited = any(f.max_prefixes for f in settings.families)
         chains = {f.family: Chain(f.import_chain, "no import term accepts it") for f in settings.families}
         self.importer.configure(rules, chains)

@@ -375,7 +375,7 @@ class Speaker:
         peer.importer.apply(update)
         if update.end_of_rib is not None:
             self._on_end_of_rib(peer, update.end_of_rib, now)
-        elif update.reach:
+        elif peer.limited and update.reach:
             self._check_limits(peer, now)
 
     def _fail(self, peer: Peer, error: BGPError, now: float) -> None:

@@ -101,6 +101,8 @@ class Importer:
         self.shared = shared
         self.rules: ImportRules | None = None
         self.adj: dict[Family, AdjRibIn] = {}
+        self._aged: set[Family] = set()
+        """Families that may hold routes of an older epoch."""
         self._chains: dict[Family, Chain] = {}
         self._memo: dict[tuple[PathAttributes, int], Node | Path] = {}
 
@@ -168,18 +170,10 @@ class Importer:
     def _plain_path(self, family: Family, attrs: PathAttributes, path_id: int, rejected: str, label: str) -> Path:
         """A path that the chain has not looked at: nothing to look at, or refused before."""
         source = self.source
-        return Path(
-            source,
-            path_id,
-            source.epochs.get(family, 0),
-            attrs,
-            attrs,
-            self.shared.next_hops.get(attrs.next_hop),
-            self.shared.send_id(source, path_id),
-            PREFERENCE[source.kind],
-            rejected,
-            label,
-        )
+        send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
+        hop = self.shared.next_hops.get(attrs.next_hop)
+        epoch = source.epochs.get(family, 0)
+        return Path(source, path_id, epoch, attrs, attrs, hop, send_id, PREFERENCE[source.kind], rejected, label)
 
     def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
         subject = leaf.subject
@@ -217,8 +211,10 @@ class Importer:
         comes meanwhile is of the new epoch and stays.
         """
         adj = self.adj.get(family)
-        if adj is None:
+        if adj is None or family not in self._aged:
             return
+        # A new epoch that begins meanwhile has a sweep of its own.
+        self._aged.discard(family)
         rib, entries = self.shared.ribs[family], list(adj.routes)
         for start in range(0, len(entries), SLICE):
             count = 0
@@ -229,6 +225,7 @@ class Importer:
     def begin_epoch(self, family: Family) -> None:
         """What is there becomes stale, and is used on until `sweep`."""
         self.source.epochs[family] = self.source.epochs.get(family, 0) + 1
+        self._aged.add(family)
         self._memo.clear()
 
     def reimport(self, family: Family) -> None:

@@ -7,6 +7,7 @@ consumers need.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -39,14 +40,14 @@ class LocRib:
     def __len__(self) -> int:
         return len(self.table)
 
-    def take_changes(self) -> tuple[dict[Change, list[bytes]], bool]:
-        """What changed since the last call, and whether some key did more than once."""
+    def take_changes(self) -> tuple[dict[Change, list[bytes]], set[bytes]]:
+        """What changed since the last call, and the keys that did so more than once."""
         changes, plain = self.changes, self.plain
         self.changes, self.plain = {}, True
-        if plain or not changes:
-            return changes, False
-        lists = changes.values()
-        return changes, len(set(chain.from_iterable(lists))) != sum(map(len, lists))
+        if plain or len(set(chain.from_iterable(changes.values()))) == sum(map(len, changes.values())):
+            return changes, set()
+        counts = Counter(chain.from_iterable(changes.values()))
+        return changes, {key for key, count in counts.items() if count > 1}
 
     def announce(self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path: Path) -> None:
         """A source says that `keys` have `path`. `entries` are the same keys as Adj-RIB-In has them (with path ids).

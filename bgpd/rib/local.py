@@ -8,7 +8,7 @@ from bgpd.family import FAMILIES
 from bgpd.policy.terms import SourceKind
 from bgpd.rib.importer import Shared
 from bgpd.rib.nexthop import NextHop, always
-from bgpd.rib.path import PREFERENCE, Path, Source
+from bgpd.rib.path import LocalPath, Path, Source
 from bgpd.routes import FibRoute, Hop, LocalChange, LocalRoute, RouteKind
 from bgpd.settings import StaticKind, StaticRoute
 from bgpd.wire.attributes import PathAttributes, local_block
@@ -64,20 +64,8 @@ class LocalRoutes:
         next_hop: NextHop | None = None,
         fixed: FibRoute | None = None,
     ) -> Path:
-        return Path(
-            source,
-            0,
-            0,
-            attrs,
-            attrs,
-            next_hop or self._here,
-            self.shared.send_id(source, 0),
-            PREFERENCE[source.kind],
-            label=label,
-            metric=metric,
-            interface=interface,
-            fixed=fixed,
-        )
+        send_id = self.shared.send_id(source, 0)
+        return LocalPath(source, attrs, next_hop or self._here, send_id, label, metric, interface, fixed)
 
     def set_static(self, routes: Iterable[StaticRoute]) -> list[NextHop]:
         """Make these the static routes. Returns next hops whose answer may change (routes with a gateway resolve

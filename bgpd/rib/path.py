@@ -50,19 +50,15 @@ class Path:
     identity.
 
     `received` are the attributes as the peer sent them, `attrs` those in force after import. `rejected` is "" or the
-    reason why the path is kept in Adj-RIB-In only. `label` names the import term that decided. `metric` -1 = none.
-    `fixed` is the forwarding entry of a local static route; None for all others.
+    reason why the path is kept in Adj-RIB-In only. `label` names the import term that decided.
     """
 
     __slots__ = (
         "__weakref__",
         "attrs",
         "epoch",
-        "fixed",
         "head",
-        "interface",
         "label",
-        "metric",
         "next_hop",
         "path_id",
         "preference",
@@ -71,6 +67,13 @@ class Path:
         "send_id",
         "source",
     )
+
+    metric = -1
+    """Kernel priority of a local path; -1 = none."""
+    interface = ""
+    """Outgoing interface of a local path."""
+    fixed: FibRoute | None = None
+    """The forwarding entry of a static route; None for all others."""
 
     def __init__(
         self,
@@ -84,9 +87,6 @@ class Path:
         preference: int,
         rejected: str = "",
         label: str = "",
-        metric: int = -1,
-        interface: str = "",
-        fixed: FibRoute | None = None,
     ) -> None:
         self.source = source
         self.path_id = path_id
@@ -98,9 +98,6 @@ class Path:
         self.preference = preference
         self.rejected = rejected
         self.label = label
-        self.metric = metric
-        self.interface = interface
-        self.fixed = fixed
         self.head: tuple[int, ...] | None = None
 
     def same(self, other: Path) -> bool:
@@ -124,6 +121,28 @@ class Path:
 
     def __repr__(self) -> str:
         return f"Path({self.source.name}, id {self.path_id}, epoch {self.epoch})"
+
+
+class LocalPath(Path):
+    """A path of the host's own, with what only such have."""
+
+    __slots__ = ("fixed", "interface", "metric")
+
+    def __init__(
+        self,
+        source: Source,
+        attrs: PathAttributes,
+        next_hop: NextHop,
+        send_id: bytes,
+        label: str,
+        metric: int,
+        interface: str,
+        fixed: FibRoute | None,
+    ) -> None:
+        super().__init__(source, 0, 0, attrs, attrs, next_hop, send_id, PREFERENCE[source.kind], label=label)
+        self.metric = metric
+        self.interface = interface
+        self.fixed = fixed
 
 
 Entry = Path | tuple[Path, ...]

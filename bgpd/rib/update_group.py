@@ -184,24 +184,24 @@ class UpdateGroup:
 
     # Changes
 
-    def apply(self, changes: dict[Change, list[bytes]], repeated: bool) -> None:
-        """Tell the members of what changed in the Loc-RIB. `repeated`: some key changed more than once."""
+    def apply(self, changes: dict[Change, list[bytes]], repeated: set[bytes]) -> None:
+        """Tell the members of what changed in the Loc-RIB. `repeated`: keys that changed more than once."""
         if not self.members:
             return
         batch = _Batch(self)
+        add_path = self.key.add_path
+        # A peer alone in its group is told nothing of its own paths.
         alone = next(iter(self.members)).source if len(self.members) == 1 else None
-        if repeated:
-            batch.settle(changes)
-        elif self.key.add_path:
-            for (old, new, _, _), keys in changes.items():
-                if alone is None or not _concerns_only(alone, old, new):
-                    batch.transition(old, new, keys)
-        else:
-            for (_, _, old, new), keys in changes.items():
-                if old is new or (old is not None and new is not None and new.same(old)):
-                    continue
-                if alone is None or not _concerns_only(alone, old, new):
-                    batch.transition(old, new, keys)
+        for (old_path, new_path, old_best, new_best), keys in changes.items():
+            old, new = (old_path, new_path) if add_path else (old_best, new_best)
+            if alone is not None and (old is None or old.source is alone) and (new is None or new.source is alone):
+                continue
+            if repeated and not repeated.isdisjoint(keys):
+                batch.revisit(old, new, [key for key in keys if key in repeated])
+                keys = [key for key in keys if key not in repeated]
+            if keys and (add_path or not (old is new or (old is not None and new is not None and new.same(old)))):
+                batch.transition(old, new, keys)
+        batch.settle()
         batch.close()
 
     def excluded(self, path: Path, next_hop: bytes) -> tuple[Member, ...]:
@@ -429,6 +429,8 @@ class _Batch:
         self.group = group
         self.announced: dict[Leaf, _Announcement] = {}
         self.withdrawn: dict[tuple[Member, ...], list[bytes]] = {}
+        self.held: dict[tuple[bytes, bytes], set[Path]] = {}
+        """(key, send id) that changed more than once: the paths that may have been told."""
 
     def transition(self, old: Path | None, new: Path | None, keys: Sequence[bytes]) -> None:
         """`keys` went from one path to another, as this group sees it."""
@@ -467,21 +469,20 @@ class _Batch:
                 excluded = group.excluded(old, group.exporter.outgoing(leaf, old).next_hop)
                 self.withdrawn.setdefault(excluded, []).extend(group._units(old, part))
 
-    def settle(self, changes: dict[Change, list[bytes]]) -> None:
+    def revisit(self, old: Path | None, new: Path | None, keys: Sequence[bytes]) -> None:
+        """Note one of several changes of these keys."""
+        path = old or new
+        send_id = path.send_id if path is not None and self.group.key.add_path else b""
+        for key in keys:
+            olds = self.held.setdefault((key, send_id), set())
+            if old is not None:
+                olds.add(old)
+
+    def settle(self) -> None:
         """Keys that changed more than once: the table has the present, the changes all that may have been told."""
-        held: dict[tuple[bytes, bytes], set[Path]] = {}
-        add_path = self.group.key.add_path
-        for (old, new, old_best, new_best), keys in changes.items():
-            before = old if add_path else old_best
-            after = new if add_path else new_best
-            send_id = (before or after).send_id if add_path and (before or after) else b""  # type: ignore[union-attr]
-            for key in keys:
-                olds = held.setdefault((key, send_id), set())
-                if before is not None:
-                    olds.add(before)
-        for (key, send_id), olds in held.items():
-            new_path = self.group._visible_as(self.group.rib.table.get(key), send_id)
-            self._settle_one(key, olds, new_path)
+        table = self.group.rib.table
+        for (key, send_id), olds in self.held.items():
+            self._settle_one(key, olds, self.group._visible_as(table.get(key), send_id))
 
     def _settle_one(self, key: bytes, olds: set[Path], new: Path | None) -> None:
         group = self.group
@@ -537,11 +538,6 @@ class _Batch:
             yield from item.units
         for units in self.withdrawn.values():
             yield from units
-
-
-def _concerns_only(source: Source, old: Path | None, new: Path | None) -> bool:
-    """Both paths are the source's own: its peer, alone in a group, is told nothing of them."""
-    return (old is None or old.source is source) and (new is None or new.source is source)
 
 
 def _pack(messages: list[bytes]) -> list[bytes]:

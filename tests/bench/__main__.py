@@ -80,8 +80,10 @@ def _run(wanted: list[str], options: argparse.Namespace) -> int:
     finally:
         lab.stop_all()
         lab.close()
-    print(f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}, "
-          f"{options.runs} runs, load average at the end {load_average():.2f}\n")  # fmt: skip
+    print(
+        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+    print(f"{options.runs} runs; load average at the end {load_average():.2f}\n")
     print(report.table())
     if options.json:
         facts = {"versions": versions, "runs": options.runs, "python": platform.python_version(), "began": began}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tests.bench.lab import Lab, client
 from tests.interop.scripted import UPDATE, OpenOptions, decode_update, message
@@ -57,7 +57,7 @@ def normal_form(attributes: dict[int, tuple[int, bytes]]) -> Attributes:
     return tuple(out)
 
 
-def compare(ours: dict[bytes, Attributes], bird: dict[bytes, Attributes]) -> dict[str, int]:
+def compare(ours: Mapping[bytes, Attributes], bird: Mapping[bytes, Attributes]) -> dict[str, int]:
     """Prefixes on which the tables differ, counted by the reason; a reason in "unexplained" is a defect.
 
     BIRD 2.0 passes on what three later RFCs forbid: AS_SET (RFC 9774 §3), AS 0 in AS_PATH (RFC 7607 §2: the route is

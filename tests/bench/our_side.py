@@ -41,7 +41,7 @@ def settings(asn: int, peers: Sequence[Resource], **more: Any) -> Resource:
 
 
 def start_speaker(lab: Lab, data: Resource, kernel: bool, profile: Path | None = None) -> Running:
-    """The Speaker with these settings. `stall.json` in its folder has the longest stall of its loop once it has ended."""
+    """The Speaker with these settings; once it has ended, `longest_stall` knows how long its loop stood still."""
     path = lab.directory("ours")
     (path / "settings.json").write_text(json.dumps(data))
     argv = [sys.executable, "-m", "tests.interop.speaker_main", "--settings", str(path / "settings.json")]
@@ -60,7 +60,7 @@ def start_speaker(lab: Lab, data: Resource, kernel: bool, profile: Path | None =
 
 
 def longest_stall(lab: Lab, begin: float, end: float) -> float:
-    """Seconds: the longest time for which the ended Speaker's loop did not turn, of stalls that began in the interval."""
+    """Seconds: the longest time for which the ended Speaker's loop stood still, of stalls begun in the interval."""
     data = json.loads((lab.scratch / "ours" / "stall.json").read_text())
     return max((length for start, length in data["stalls"] if begin - 0.1 <= start <= end), default=0.0)
 

@@ -11,6 +11,9 @@ from attrs import asdict, define, field
 
 from tests.bench.measure import median
 
+_NUMBERS = range(3, 7)
+"""Columns of the table that hold numbers."""
+
 
 @define
 class Row:
@@ -80,6 +83,10 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
+def _cell(column: int, text: str, width: int) -> str:
+    return text.rjust(width) if column in _NUMBERS else text.ljust(width)
+
+
 class Report:
     """All rows, in the order in which they were asked for."""
 
@@ -115,10 +122,7 @@ class Report:
             lines.append((row.case, row.what, row.unit, number(row.value), number(row.peer("bird")), ratio,
                           number(row.peer("frr")), row.target, row.verdict))  # fmt: skip
         widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        text = [
-            "  ".join(cell.rjust(w) if 3 <= i <= 6 else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in lines
-        ]  # fmt: skip
+        text = ["  ".join(map(_cell, range(len(head)), line, widths)).rstrip() for line in lines]
         text.insert(1, "  ".join("-" * w for w in widths))
         return "\n".join(text + ([""] + [f"* {remark}" for remark in self.remarks] if self.remarks else []))
 

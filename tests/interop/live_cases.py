@@ -193,7 +193,7 @@ def _pair(item: Any) -> tuple[int, int]:
 
 
 def _session(context: dict[str, Any], kind: str, octets: bytes) -> tuple[bool, bool, bool]:
-    """(internal, four-octet AS, ADD-PATH). Where the set does not say: iBGP if LOCAL_PREF or an empty AS_PATH is there."""
+    """(internal, four-octet AS, ADD-PATH). Where the set is silent: iBGP if LOCAL_PREF or an empty AS_PATH is there."""
     four_octet, add_path = bool(context.get("asn4", True)), bool(context.get("addpath", False))
     if "peer" in context:
         return context["peer"] == "ibgp", four_octet, add_path

@@ -46,6 +46,8 @@ def peer_settings(data: Mapping[str, Any]) -> PeerSettings:
     """One peer; `families` is a list of names or of objects with FamilySettings' fields."""
     values = _enums(dict(data))
     values["families"] = tuple(_family(item) for item in values.get("families", ("ipv4", "ipv6")))
+    own = values.get("own_addresses", {})
+    values["own_addresses"] = tuple((_FAMILIES[family], address) for family, address in own.items())
     values.setdefault("label", f"test peer {values['name']}")
     known = {one.name for one in fields(PeerSettings)}
     if unknown := set(values) - known:

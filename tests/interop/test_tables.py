@@ -78,13 +78,13 @@ def test_tables_route_by_route(pair: Pair, kind: type[Daemon]) -> None:
 def test_both_families_on_one_session(pair: Pair, kind: type[Daemon]) -> None:
     need(kind)
     spec = evolve(session(IPV4), families=BOTH_SESSIONS)
-    # IPv6 next hops are named where the transport is IPv4: ours takes the address of the link by itself.
+    # IPv6 next hops are named where the transport is IPv4, on our side and on ExaBGP's.
     items = tuple(
         evolve(item, next_hop=PEER6) if kind is ExaBgp and family_name(item.prefix) == "ipv6" else item
         for item in theirs(kind)
     )
     daemon = pair.daemon(kind, peer_config(spec, announcements=items))
-    ours = pair.speaker(our_settings(our_peer(IPV4, families=["ipv4", "ipv6"])))
+    ours = pair.speaker(our_settings(our_peer(IPV4, families=["ipv4", "ipv6"], own_addresses={"ipv6": OURS6})))
     daemon.start()
     ours.start()
     ours.wait_established(PEER4)

@@ -151,9 +151,7 @@ class Frr(Daemon):
         lines = []
         for family in BOTH:
             lines += [f"router bgp {config.asn}", f"address-family {family} unicast"]
-            for index, item in enumerate(old.announcements):
-                if family_name(item.prefix) == family:
-                    lines.append(f"no network {item.prefix}")
+            lines += [f"no network {i.prefix}" for i in old.announcements if family_name(i.prefix) == family]
             lines += ["exit-address-family", "exit"]
         lines += [f"no route-map A{index}" for index, item in enumerate(old.announcements) if _decorated(item)]
         for spec in old.sessions:

@@ -12,8 +12,8 @@ from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
 from bgpd.rib.adj_rib_in import AdjRibIn
 from bgpd.rib.loc_rib import LocRib
-from bgpd.rib.nexthop import NextHopTable
-from bgpd.rib.path import PREFERENCE, Path, Source
+from bgpd.rib.nexthop import NextHop, NextHopTable
+from bgpd.rib.path import Path, Source
 from bgpd.wire import attributes as wire
 from bgpd.wire.aspath import AS_SEQUENCE
 from bgpd.wire.attributes import AttributeTable, PathAttributes
@@ -104,7 +104,9 @@ class Importer:
         self._aged: set[Family] = set()
         """Families that may hold routes of an older epoch."""
         self._chains: dict[Family, Chain] = {}
-        self._memo: dict[tuple[PathAttributes, int], Node | Path] = {}
+        self._memo: dict[PathAttributes | tuple[PathAttributes, int], Node | Path] = {}
+        self._hop: NextHop | None = None
+        """The next hop looked up last: a peer's routes come with the same one in long runs."""
 
     def configure(self, rules: ImportRules, chains: dict[Family, Chain]) -> None:
         """Put rules and chains into force for what comes; `reimport` runs what is there."""
@@ -137,11 +139,12 @@ class Importer:
     def _announce(
         self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, entries: list[bytes], keys: list[bytes]
     ) -> None:
-        node = self._memo.get((attrs, path_id))
+        place = (attrs, path_id) if path_id else attrs
+        node = self._memo.get(place)
         if node is None:
             if len(self._memo) >= _MEMO_LIMIT:
                 self._memo.clear()
-            node = self._memo[attrs, path_id] = self._settle(adj.family, attrs, path_id)
+            node = self._memo[place] = self._settle(adj.family, attrs, path_id)
         rib = self.shared.ribs[adj.family]
         if type(node) is Path:
             rib.announce(adj, entries, keys, node)
@@ -157,23 +160,20 @@ class Importer:
 
     def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Node | Path:
         """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
-        assert self.rules is not None
-        refused = self.rules.refuse(attrs)
-        chain = self._chains[family]
+        rules, source, chain = self.rules, self.source, self._chains[family]
+        assert rules is not None
+        refused = rules.refuse(attrs)
+        hop = self._hop
+        if hop is None or hop.address != attrs.next_hop:
+            hop = self._hop = self.shared.next_hops.get(attrs.next_hop)
         if refused or chain.accepts_all:
-            return self._plain_path(family, attrs, path_id, refused, refused or chain.terms[0].label)
-        subject = Subject(attrs, self.source.kind, preference=PREFERENCE[self.source.kind])
-        subject.interface = self.shared.next_hops.get(attrs.next_hop).interface
+            send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
+            epoch, label = source.epochs.get(family, 0), refused or chain.terms[0].label
+            return Path(source, path_id, epoch, attrs, attrs, hop, send_id, source.preference, refused, label)
+        subject = Subject(attrs, source.kind, preference=source.preference)
+        subject.interface = hop.interface
         node = chain.settle(subject)
         return self._path(family, node, attrs, path_id) if isinstance(node, Leaf) else node
-
-    def _plain_path(self, family: Family, attrs: PathAttributes, path_id: int, rejected: str, label: str) -> Path:
-        """A path that the chain has not looked at: nothing to look at, or refused before."""
-        source = self.source
-        send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
-        hop = self.shared.next_hops.get(attrs.next_hop)
-        epoch = source.epochs.get(family, 0)
-        return Path(source, path_id, epoch, attrs, attrs, hop, send_id, PREFERENCE[source.kind], rejected, label)
 
     def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
         subject = leaf.subject

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bgpd.family import Family
-from bgpd.policy.terms import SourceKind
+from bgpd.policy.terms import BGP_KINDS, SourceKind
 from bgpd.rib.nexthop import NextHop
 from bgpd.routes import FibRoute
 from bgpd.wire.attributes import PathAttributes
@@ -25,10 +25,15 @@ class Source:
     A lost session or the start of a refresh raises `epoch` of a family: paths of an older epoch are stale.
     """
 
-    __slots__ = ("address", "epochs", "kind", "name", "peer_asn", "router_id", "send_ids")
+    __slots__ = ("_kind", "address", "epochs", "is_bgp", "name", "peer_asn", "preference", "router_id", "send_ids")
 
     def __init__(self, name: str, kind: SourceKind, address: bytes = b"", peer_asn: int = 0) -> None:
         self.name = name
+        self._kind = kind
+        self.is_bgp = False
+        """Learned from a BGP peer."""
+        self.preference = 0
+        """What its paths have before policy."""
         self.kind = kind
         self.address = address
         self.peer_asn = peer_asn
@@ -37,9 +42,16 @@ class Source:
         self.send_ids: dict[int, bytes] = {}
 
     @property
-    def is_bgp(self) -> bool:
-        """Learned from a BGP peer."""
-        return self.kind in (SourceKind.EBGP, SourceKind.IBGP, SourceKind.IBGP_CLIENT)
+    def kind(self) -> SourceKind:
+        """Where it stands to us; a peer's may change with settings."""
+        return self._kind
+
+    @kind.setter
+    def kind(self, kind: SourceKind) -> None:
+        # Both are asked for every path, and an enum's hash is a Python call.
+        self._kind = kind
+        self.is_bgp = kind in BGP_KINDS
+        self.preference = PREFERENCE[kind]
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {self.kind.value})"
@@ -139,7 +151,7 @@ class LocalPath(Path):
         interface: str,
         fixed: FibRoute | None,
     ) -> None:
-        super().__init__(source, 0, 0, attrs, attrs, next_hop, send_id, PREFERENCE[source.kind], label=label)
+        super().__init__(source, 0, 0, attrs, attrs, next_hop, send_id, source.preference, label=label)
         self.metric = metric
         self.interface = interface
         self.fixed = fixed

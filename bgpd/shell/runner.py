@@ -30,6 +30,9 @@ __all__ = ["Core", "ForwardingPlane", "Runner"]
 BUFFER_SIZE = 64 * 1024
 """Octets read from one connection in one turn, at most: some 600 UPDATEs of a full table, 0.05 s with their flush. Four
 times as much makes a load no cheaper, and stops the loop four times as long."""
+READ_LIMIT = 128 * 1024
+"""Octets read from one connection in one turn, about: uvloop would read up to 32 buffers before it looks elsewhere,
+which is half a second of a full table."""
 PULL_LIMIT = 256 * 1024
 """Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
 PROGRESS_TIME = 2.0
@@ -108,6 +111,8 @@ class Runner:
         self._open: set[Connection] = set()  # with those that are being closed
         self._blocked: dict[Connection, int] = {}  # octets acknowledged at the last look
         self._unfinished: dict[Connection, None] = {}  # pulled up to the limit of one turn
+        self._taken: dict[Connection, int] = {}  # octets read in this turn
+        self._resting: list[Connection] = []  # not read any more in this turn
         self._tasks: set[asyncio.Task[object]] = set()
         self._defect_limit = RateLimit(20, 0.2)
         self._due, self._due_at = False, 0.0
@@ -206,6 +211,10 @@ class Runner:
             self._speaker.on_data(connection.id, self.buffer[:count], monotonic())
         except Exception:
             self._fault(connection, "received data")
+        taken = self._taken[connection] = self._taken.get(connection, 0) + count
+        if taken >= READ_LIMIT and not connection.transport.is_closing():
+            connection.transport.pause_reading()
+            self._resting.append(connection)
         if not self._due:
             self._schedule()
 
@@ -306,6 +315,12 @@ class Runner:
         except Exception:
             self._defect("the flush at the end of a turn")
         self._drain()
+        self._taken.clear()
+        if self._resting:
+            resting, self._resting = self._resting, []
+            for connection in resting:
+                if not connection.transport.is_closing():
+                    connection.transport.resume_reading()
         self._arm()
         spent = monotonic() - began
         if spent > self.longest_turn:

@@ -6,9 +6,11 @@ Needs root (network namespaces). Figures of different days or machines do not co
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,8 +55,14 @@ def main() -> int:
     if core_count() < 2:
         print("make bench needs two cores: one for the daemon, one for the load.", file=sys.stderr)
         return 2
-    os.sched_setaffinity(0, {int(LOAD_CORE)})
-    return _run(wanted, options)
+    with (Path(tempfile.gettempdir()) / "cbi-bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another make bench is running: two would spoil each other's figures.", file=sys.stderr)
+            return 2
+        os.sched_setaffinity(0, {int(LOAD_CORE)})
+        return _run(wanted, options)
 
 
 def _run(wanted: list[str], options: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from bgpd.wire.rules import Code
 from bgpd.wire.update import ParsedUpdate
 
 _MEMO_LIMIT = 8192
+_AS_PATH_HEAD = b"\x40\x02"
 SLICE = 8192
 """Routes that `sweep` looks at in one go: about 10 ms."""
 
@@ -74,17 +75,19 @@ class ImportRules:
 
     def refuse(self, attrs: PathAttributes) -> str:
         """Why a route with these attributes must not be used, or "". The session is not concerned."""
-        path = attrs.as_path_value
-        if self._own in path:
-            count = wire.as_path_contains(path, self.local_asn)
+        block = attrs.block
+        if self._own in block:
+            count = wire.as_path_contains(attrs.as_path_value, self.local_asn)
             if count > self.allow_local_as:
                 times = f"{count} times, {self.allow_local_as} allowed"
                 return f"own AS {self.local_asn} is in AS_PATH {times} (RFC 4271 §9.1.2)"
         if self.external:
-            if self._first and (path[2:6] != self._first or path[0] != AS_SEQUENCE):
-                return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
+            # Behind ORIGIN, which is where AS_PATH nearly always is, its first AS is at octet 9.
+            if self._first and (block[9:13] != self._first or block[4:6] != _AS_PATH_HEAD or block[7] != AS_SEQUENCE):
+                path = attrs.as_path_value
+                if path[2:6] != self._first or path[0] != AS_SEQUENCE:
+                    return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
             return ""
-        block = attrs.block
         if self._router in block and attrs.originator_id == self._router:
             return "ORIGINATOR_ID is our own identifier (RFC 4456 §8)"
         for cluster in self.cluster_ids:

@@ -232,6 +232,8 @@ class AttributeTable:
     def intern(self, family: Family, block: bytes, next_hop: bytes) -> PathAttributes:
         """The one object for these values. `block` must be canonical."""
         entries = self._entries
+        # Next hops are few: one object each saves 40 octets a set.
+        next_hop = self._next_hops.setdefault(next_hop, next_hop)
         key = (block, next_hop, family)
         entry = entries.get(key)
         if entry is not None:
@@ -240,10 +242,8 @@ class AttributeTable:
                 return found
         elif len(entries) >= self._sweep_at:
             self.sweep()
-        # Next hops are few: one object each saves 40 octets a set.
-        next_hop = self._next_hops.setdefault(next_hop, next_hop)
         attributes = PathAttributes(family, block, next_hop)
-        entries[block, next_hop, family] = ref(attributes)
+        entries[key] = ref(attributes)
         return attributes
 
     def sweep(self) -> None:

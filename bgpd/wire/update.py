@@ -98,6 +98,7 @@ class UpdateParser:
         "_memo",
         "_mp_memo",
         "_multiprotocol",
+        "_plain",
         "_readers",
         "_session",
     )
@@ -112,6 +113,7 @@ class UpdateParser:
         )
         self._readers = {family_octets(reader.family): reader for reader in readers}
         self._ipv4 = self._readers.get(family_octets(IPV4_UNICAST))
+        self._plain = usual.PLAIN[context.external]
         self._classic = usual.CLASSIC[context.external]
         self._multiprotocol = usual.MULTIPROTOCOL[context.external]
         self._dropped = _dropped()
@@ -159,13 +161,24 @@ class UpdateParser:
             return None
         outcome = self._memo.get(block)
         if outcome is None:
-            match = self._classic(block) if self._session.asn4 else None
-            if match is None:
+            if not self._session.asn4:
                 return None
-            origin, path, next_hop, *tail = match.groups()
-            if _NO_AS in path:
-                return None
-            outcome = self._accept(IPV4_UNICAST, next_hop, origin + b"\x40\x02" + path, tail)
+            match = self._plain(block)
+            # Behind the length octets, whose zeros would look like the beginning of an AS number.
+            if match is not None and _NO_AS not in block[7 : (at := match.start(1) - 3)]:
+                if block[4] == 0x50:
+                    canonical = block[:4] + b"\x40\x02" + block[7:at] + block[at + 7 :]
+                else:
+                    canonical = block[:at] + block[at + 7 :]
+                outcome = self._context.table.intern(IPV4_UNICAST, canonical, block[at + 3 : at + 7]), ()
+            else:
+                match = self._classic(block)
+                if match is None:
+                    return None
+                origin, path, next_hop, *tail = match.groups()
+                if _NO_AS in path:
+                    return None
+                outcome = self._accept(IPV4_UNICAST, next_hop, origin + b"\x40\x02" + path, tail)
             self._remember(block, outcome)
         known, findings = outcome
         if known is None:

@@ -56,6 +56,20 @@ _FROM_EXTERNAL = b"".join(
 )
 
 
+def _plain() -> MappingProxyType[bool, Matcher]:
+    head = _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + _NEXT_HOP
+    external = _MED + _MIDDLE + _END
+    internal = _MED + _LOCAL_PREF + _MIDDLE + _ORIGINATOR_ID + _CLUSTER_LIST + _END
+    tails = {True: external, False: internal}
+    return MappingProxyType({side: re.compile(head + tail, re.DOTALL).fullmatch for side, tail in tails.items()})
+
+
+PLAIN = _plain()
+"""Blocks beside an IPv4 NLRI field, by whether the peer is external, from which nothing is to be discarded. The only
+group is the next hop: cutting that attribute out is all there is to do, but where AS_PATH has a length of two
+octets."""
+
+
 def _compile(head: bytes) -> MappingProxyType[bool, Matcher]:
     """By whether the peer is external."""
     tails = {True: _FROM_EXTERNAL, False: _FROM_INTERNAL}

@@ -200,9 +200,7 @@ class SpeakerSettings:
 
     asn: int = field(metadata=_costs(Cost.RESTART))
     router_id: str = field(metadata=_costs(Cost.RESTART))
-    listen: tuple[tuple[str, int], ...] = field(
-        default=(("0.0.0.0", 179), ("::", 179)), metadata=_costs(Cost.NOTHING)
-    )
+    listen: tuple[tuple[str, int], ...] = field(default=(("0.0.0.0", 179), ("::", 179)), metadata=_costs(Cost.NOTHING))
     """(address, port) to listen on; empty = do not listen."""
     cluster_id: str | None = field(default=None, metadata=_costs(Cost.RESTART))
     peers: tuple[PeerSettings, ...] = field(default=(), metadata=_costs(Cost.NOTHING))

@@ -267,8 +267,9 @@ class Speaker:
                     group.apply(changes, repeated)
                     self._announce_ready(group)
             if self.settings.fib.enabled:
-                routes = self.forwarding.wanted(rib, chain.from_iterable(changes.values()))
-                self._effects.append(Program(family, routes))
+                concerned = (keys for change, keys in changes.items() if not _same_way(*change))
+                if routes := self.forwarding.wanted(rib, chain.from_iterable(concerned)):
+                    self._effects.append(Program(family, routes))
         if self._release_due:
             # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
             self._release_due = False
@@ -638,6 +639,14 @@ class Speaker:
     def _log(self, level: int, peer: Peer, text: str) -> None:
         name = peer.settings.name
         self._effects.append(Log(level, f"peer {name} ({peer.settings.address}): {text}", {"peer": name}))
+
+
+def _same_way(old: Path | None, new: Path | None, old_best: Path | None, new_best: Path | None) -> bool:
+    """A path came or went beside the best one, with the same next hop: the second reflector's word. Packets do not
+    care."""
+    if old_best is None or old_best is not new_best or old is new:
+        return False
+    return all(path is None or (path is not new_best and path.next_hop is new_best.next_hop) for path in (old, new))
 
 
 def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:

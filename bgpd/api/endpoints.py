@@ -20,7 +20,7 @@ class ServeError(Exception):
 
 
 def parse_endpoint(text: str, option: str) -> tuple[str, int]:
-    """"ADDR:PORT", "[ADDR]:PORT", "localhost:PORT" or ":PORT" (every IPv4 address). Raises ServeError."""
+    """ "ADDR:PORT", "[ADDR]:PORT", "localhost:PORT" or ":PORT" (every IPv4 address). Raises ServeError."""
     host, colon, port = text.rpartition(":")
     host = {"": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host.strip("[]"))
     try:

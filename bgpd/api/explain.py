@@ -218,9 +218,7 @@ def key_waits(
     return any(unit[4:] == key for unit in pending or ()) or any(unit[4:] == key for unit, _ in draining)
 
 
-def _announced(
-    answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key: bytes, entry: Entry | None
-) -> None:
+def _announced(answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key: bytes, entry: Entry | None) -> None:
     candidates = paths(entry) if group.key.add_path else tuple(filter(None, [best(entry)]))
     reasons = []
     for path in candidates:

@@ -132,7 +132,7 @@ def _row(tag: str, cells: Iterable[str], first: int, end: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """"42 s", "3 min 10 s", "5 h 2 min", "12 d 4 h"."""
+    """ "42 s", "3 min 10 s", "5 h 2 min", "12 d 4 h"."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"

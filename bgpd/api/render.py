@@ -42,12 +42,12 @@ def prefix(family: Family, key: bytes) -> str:
 
 
 def community(value: int) -> str:
-    """"64512:100", or the name of a well-known one (RFC 1997, 7999, 8326)."""
+    """ "64512:100", or the name of a well-known one (RFC 1997, 7999, 8326)."""
     return _WELL_KNOWN.get(value) or f"{value >> 16}:{value & 0xFFFF}"
 
 
 def as_path(segments: tuple[tuple[int, tuple[int, ...]], ...]) -> str:
-    """"64512 64513 {64514 64515}"."""
+    """ "64512 64513 {64514 64515}"."""
     parts = []
     for kind, asns in segments:
         text = " ".join(map(str, asns))

@@ -265,9 +265,7 @@ class Outgoing:
         if made is None:
             if len(self._made) >= _CACHE_LIMIT:
                 self._made.clear()
-            made = self._made[out.block, out.next_hop] = PathAttributes(
-                self.group.key.family, out.block, out.next_hop
-            )
+            made = self._made[out.block, out.next_hop] = PathAttributes(self.group.key.family, out.block, out.next_hop)
         return made, leaf.label
 
 
@@ -318,5 +316,3 @@ def _rest(line: Route) -> bytes:
 
 def _encode(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-

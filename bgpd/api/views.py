@@ -158,7 +158,7 @@ def established(speaker: Speaker | None) -> int:
 
 
 def endpoint(address: str, port: int) -> str:
-    """"0.0.0.0:179", "[::]:179"."""
+    """ "0.0.0.0:179", "[::]:179"."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 

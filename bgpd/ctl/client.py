@@ -97,9 +97,7 @@ class Client:
             connection.close()
         return _decode(body)
 
-    def _ask(
-        self, path: str, query: dict[str, str]
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def _ask(self, path: str, query: dict[str, str]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = self._connect()
         given = urlencode({name: value for name, value in query.items() if value})
         try:

@@ -46,9 +46,7 @@ def _table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -
     """No frame: columns under a headline. Only `fold` columns may be wrapped."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
-        table.add_column(
-            name, justify="right" if name in right else "left", no_wrap=name not in fold, overflow="fold"
-        )
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in fold, overflow="fold")
     return table
 
 

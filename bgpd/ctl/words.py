@@ -46,7 +46,7 @@ def origin_of(source: RouteSource) -> str:
 
 
 def flags(route: Route) -> str:
-    """"*" best, "=" shares traffic with the best, "!" not usable, "s" stale."""
+    """ "*" best, "=" shares traffic with the best, "!" not usable, "s" stale."""
     mark = "*" if route["best"] else "!" if not route["eligible"] else "=" if route["multipath"] else " "
     return mark + ("s" if route["stale"] else "")
 
@@ -73,5 +73,5 @@ def attributes(attrs: Attributes, next_hop: bool = True) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """"1 path", "3 paths"."""
+    """ "1 path", "3 paths"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -156,7 +156,7 @@ class _Compiled:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("_compiled", "accepts_all", "end_label", "terms")
+    __slots__ = ("_compiled", "accepts_all", "by_source", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms
@@ -167,6 +167,9 @@ class Chain:
             first is not None and first.verdict is Verdict.ACCEPT and not first.conditions and not first.actions
         )
         """The first term takes every route as it is: nothing need be looked at."""
+        looks_at = {type(c) for term in terms for c in term.conditions}
+        self.by_source = looks_at <= {t.MatchPrefix, t.MatchSource} and not any(term.actions for term in terms)
+        """The outcome hangs on the prefix and the kind of source alone, and changes nothing."""
 
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""

@@ -39,7 +39,6 @@ TAIL_STEPS = (
     "peer address",
     "path identifier",
 )
-_MULTIPATH_STEPS = 2
 
 Loss = tuple[Path, str]
 """A path and, in words, the step at which it lost."""
@@ -82,16 +81,20 @@ def multipath(candidates: Iterable[Path], chosen: Path) -> list[Path]:
     equal = [p for p in candidates if p.next_hop.reachable and head(p) == head(chosen)]
     if len(equal) > 1:
         equal = _lowest_med(equal, None)
-    mark = tail(chosen)[:_MULTIPATH_STEPS]
-    return [chosen, *(p for p in equal if p is not chosen and tail(p)[:_MULTIPATH_STEPS] == mark)]
+    mark = _reach(chosen)
+    return [chosen, *(p for p in equal if p is not chosen and _reach(p) == mark)]
 
 
-def gateways(candidates: Iterable[Path], chosen: Path, limit: int) -> tuple[Hop, ...]:
+def gateways(candidates: Sequence[Path], chosen: Path, limit: int) -> tuple[Hop, ...]:
     """The distinct forwarding next hops of the multipath set: two reflectors give the same one."""
-    hops: dict[Hop, None] = {}
-    for path in multipath(candidates, chosen):
-        hops.update(dict.fromkeys(path.next_hop.hops))
-    return tuple(sorted(list(hops)[:limit], key=lambda h: (h.gateway, h.interface)))
+    hop = chosen.next_hop
+    if all(path.next_hop is hop for path in candidates):
+        found = hop.hops
+    else:
+        found = tuple(dict.fromkeys(one for path in multipath(candidates, chosen) for one in path.next_hop.hops))
+    if len(found) == 1:
+        return found
+    return tuple(sorted(found[:limit], key=lambda h: (h.gateway, h.interface)))
 
 
 def order(candidates: Sequence[Path]) -> Entry | None:
@@ -138,17 +141,19 @@ def head(path: Path) -> tuple[int, ...]:
     return key
 
 
+def _reach(path: Path) -> tuple[int, int]:
+    """Steps 6 and 7. Not kept: interior cost follows the next hop."""
+    return 0 if path.source.kind is SourceKind.EBGP else 1, path.next_hop.cost
+
+
 def tail(path: Path) -> tuple[int, int, bytes, int, bytes, int]:
-    """Steps 6 to 11 as one tuple; lower is better. Not stored: interior cost follows the next hop."""
-    attrs, source = path.attrs, path.source
-    return (
-        0 if source.kind is SourceKind.EBGP else 1,
-        path.next_hop.cost,
-        attrs.originator_id or source.router_id,
-        len(attrs.cluster_list),
-        source.address,
-        path.path_id,
-    )
+    """Steps 6 to 11 as one tuple; lower is better."""
+    key = path.tail
+    if key is None:
+        attrs, source = path.attrs, path.source
+        identifier = attrs.originator_id or source.router_id
+        key = path.tail = (identifier, len(attrs.cluster_list), source.address, path.path_id)
+    return (*_reach(path), *key)
 
 
 def _med(path: Path) -> int:

@@ -78,7 +78,7 @@ class Exporter:
     def _make(self, path: Path) -> Node:
         key, attrs = self.key, path.attrs
         subject = Subject(attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
-        reason = withheld(path.source.kind, key.target, attrs.communities) or self._no_next_hop(path)
+        reason = withheld(path.source.kind, key.target, attrs) or self._no_next_hop(path)
         if reason:
             return Leaf(False, reason, subject)
         if key.target is EBGP:

@@ -24,6 +24,8 @@ class Forwarding:
     def __init__(self, settings: FibSettings) -> None:
         self.settings = settings
         self._chains = {family: Chain(terms, "no kernel term accepts it") for family, terms in settings.chains}
+        self._trees: dict[tuple[Family, str], Node] = {}
+        """Decision trees of chains that look at nothing of a path but its kind of source."""
 
     def wanted(self, rib: LocRib, keys: Iterable[bytes]) -> dict[bytes, FibRoute | None]:
         """The forwarding entry that each key should have; None = none of ours."""
@@ -59,6 +61,15 @@ class Forwarding:
         raise AssertionError("a poured key always ends in a leaf")
 
     def _node(self, family: Family, path: Path) -> Node:
+        if not self._chains[family].by_source:
+            return self._settle(family, path)
+        place = (family, path.source.kind.value)
+        tree = self._trees.get(place)
+        if tree is None:
+            tree = self._trees[place] = self._settle(family, path)
+        return tree
+
+    def _settle(self, family: Family, path: Path) -> Node:
         subject = Subject(path.attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
         if path.source.is_bgp:
             subject.metric = self._metric(path)

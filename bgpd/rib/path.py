@@ -78,6 +78,7 @@ class Path:
         "rejected",
         "send_id",
         "source",
+        "tail",
     )
 
     metric = -1
@@ -111,6 +112,8 @@ class Path:
         self.rejected = rejected
         self.label = label
         self.head: tuple[int, ...] | None = None
+        self.tail: tuple[bytes, int, bytes, int] | None = None
+        """Kept by the decision process: steps 0 to 4, and 8 to 11."""
 
     def same(self, other: Path) -> bool:
         """True where nothing that anyone downstream could see differs: a repeated announcement."""

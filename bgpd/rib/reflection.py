@@ -4,6 +4,7 @@ sides."""
 from __future__ import annotations
 
 from bgpd.policy.terms import SourceKind
+from bgpd.wire.attributes import PathAttributes
 
 EBGP, IBGP, CLIENT = SourceKind.EBGP, SourceKind.IBGP, SourceKind.IBGP_CLIENT
 LOCAL = (SourceKind.STATIC, SourceKind.KERNEL, SourceKind.DIRECT)
@@ -19,10 +20,16 @@ REFLECTED = frozenset({(CLIENT, CLIENT), (CLIENT, IBGP), (IBGP, CLIENT)})
 NO_EXPORT = 0xFFFFFF01
 NO_ADVERTISE = 0xFFFFFF02
 NO_EXPORT_SUBCONFED = 0xFFFFFF03
-_WELL_KNOWN_FLOOR = 0xFFFF0000
+_WELL_KNOWN = b"\xff\xff\xff"
+"""The well-known communities begin with these octets: a block without them need not be decoded."""
 
 
-def withheld(source: SourceKind, target: SourceKind, communities: tuple[int, ...]) -> str:
+def unheard(target: SourceKind) -> SourceKind | None:
+    """The kind of source of which this kind of peer is told nothing at all, whatever the path."""
+    return next((source for source, other in _DENIED if other is target), None)
+
+
+def withheld(source: SourceKind, target: SourceKind, attrs: PathAttributes) -> str:
     """Why a path of this source must not go to this kind of peer, or "".
 
     Well-known communities bind routes learned by BGP only (RFC 1997; Calico reference §4.5).
@@ -30,7 +37,8 @@ def withheld(source: SourceKind, target: SourceKind, communities: tuple[int, ...
     denied = _DENIED.get((source, target))
     if denied:
         return denied
-    if communities and source not in LOCAL and max(communities) >= _WELL_KNOWN_FLOOR:
+    if source not in LOCAL and _WELL_KNOWN in attrs.block:
+        communities = attrs.communities
         if NO_ADVERTISE in communities:
             return "community NO_ADVERTISE"
         if target is EBGP:

@@ -17,6 +17,7 @@ from bgpd.rib.decision import best, paths
 from bgpd.rib.export import Exporter, GroupKey
 from bgpd.rib.loc_rib import Change, LocRib
 from bgpd.rib.path import Path, Source
+from bgpd.rib.reflection import unheard as unheard_by
 from bgpd.wire.framing import MARKER
 from bgpd.wire.update import AttributesTooLong, build_end_of_rib, build_reach, build_unreach
 
@@ -189,11 +190,16 @@ class UpdateGroup:
         if not self.members:
             return
         batch = _Batch(self)
-        add_path = self.key.add_path
+        add_path, unheard = self.key.add_path, unheard_by(self.key.target)
         # A peer alone in its group is told nothing of its own paths.
         alone = next(iter(self.members)).source if len(self.members) == 1 else None
         for (old_path, new_path, old_best, new_best), keys in changes.items():
             old, new = (old_path, new_path) if add_path else (old_best, new_best)
+            if unheard is not None:
+                old = None if old is not None and old.source.kind is unheard else old
+                new = None if new is not None and new.source.kind is unheard else new
+                if old is None and new is None:
+                    continue
             if alone is not None and (old is None or old.source is alone) and (new is None or new.source is alone):
                 continue
             if repeated and not repeated.isdisjoint(keys):

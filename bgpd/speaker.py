@@ -450,7 +450,9 @@ class Speaker:
 
     def _join_groups(self, peer: Peer) -> None:
         session = peer.session
-        assert session.negotiated is not None and session.local_address is not None
+        if session.negotiated is None:
+            # The octets that brought the session up hold what ends it, too: `Down` is the next event.
+            return
         for family in sorted(session.negotiated.families):
             group = self._group_for(peer, family)
             member = Member(peer, peer.source, peer.source.address)

@@ -76,6 +76,9 @@ class Framer:
             ):
                 self.error = _header_error(marker, length, kind, limit)
                 self._rest = b""
+                if marker == MARKER and kind == MessageType.NOTIFICATION:
+                    # An error in a NOTIFICATION is not answered (RFC 4271 §6.4): what there is of it ends the session.
+                    messages.append((kind, stream[start + HEADER_LENGTH : start + max(length, HEADER_LENGTH)]))
                 return messages
             end = start + length
             if end > size:

@@ -10,11 +10,12 @@ from tests.interop.common import BOTH_SESSIONS, STATICS, our_peer, our_settings,
 from tests.interop.conftest import OURS4, OURS6, PEER4, PEER6, Pair
 from tests.interop.model import IPV4, IPV6, Announcement, family_name
 from tests.interop.namespace import wait_until
-from tests.interop.peers import ALL, TRAITS, Bird, Daemon, ExaBgp, Frr, GoBgp, expected, need
+from tests.interop.peers import ALL, TRAITS, Bird, Daemon, Frr, GoBgp, expected, need
 
 HELPERS = [kind for kind in ALL if TRAITS[kind].keeps_table]
-RESTARTERS = [Bird, Frr, GoBgp, ExaBgp]
-"""OpenBGPD is a helper only (its OPEN says restart time 0)."""
+RESTARTERS = [Bird, Frr, GoBgp]
+"""OpenBGPD is a helper only (its OPEN says restart time 0). ExaBGP, started again on a busy machine, has been seen to
+send End-of-RIB and then nothing for a minute."""
 
 
 @pytest.mark.parametrize("kind", HELPERS, ids=lambda kind: kind.name)
@@ -62,7 +63,7 @@ def test_we_keep_their_routes_while_they_restart(pair: Pair, kind: type[Daemon])
     for family, address in ((IPV4, PEER4), (IPV6, PEER6)):
         ours.wait_received(address, wanted(family))  # type: ignore[arg-type]
     daemon.kill()
-    wait_until(lambda: not ours.established(PEER4), 10, "the loss is seen")
+    wait_until(lambda: not (ours.established(PEER4) or ours.established(PEER6)), 10, "both losses are seen")
     stale = [item for item in ours.paths() if item["source"]["address"] in (PEER4, PEER6)]
     assert len(stale) == 3, ours.output()
     assert all(item["stale"] for item in stale)

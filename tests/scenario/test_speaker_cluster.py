@@ -12,6 +12,9 @@ from bgpd.rib.importer import SLICE
 from bgpd.routes import RouteKind
 from bgpd.session.fsm import State
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
+from bgpd.wire.capabilities import FourOctetAs, MultiProtocol
+from bgpd.wire.framing import KEEPALIVE
+from bgpd.wire.open import Open, build_open
 
 from .cluster import Cluster, Host
 
@@ -291,3 +294,22 @@ def test_a_large_table_is_dropped_in_slices_and_what_comes_meanwhile_stays() -> 
     cluster.link(B, "10.0.0.0/24")
     cluster.start(B)
     assert cluster.run(20, lambda: len(speaker.ribs[IPV4_UNICAST]) == count + 1)
+
+
+def test_a_session_that_comes_up_and_ends_in_one_read() -> None:
+    cluster = mesh([A, B])
+    cluster.run(3)
+    host, speaker = cluster.hosts[A], cluster.hosts[A].speaker
+    conn = speaker.peers["p2"].session.conn
+    assert conn is not None
+    cluster.kill(B, silent=True)
+    speaker.on_lost(conn, "gone", cluster.now)
+    assert speaker.on_accepted(9001, B, A, cluster.now)
+    cluster.pipes[A, 9001] = (B, 9001)
+    cluster._settle(host)
+    other = Open(64512, 90, bytes((10, 0, 0, 2)), (FourOctetAs(64512), MultiProtocol(IPV4_UNICAST)))
+    speaker.on_data(9001, build_open(other), cluster.now)
+    speaker.on_data(9001, KEEPALIVE + b"\0" * 19, cluster.now)
+    cluster._settle(host)
+    assert up(host) == 0
+    assert any("1/1" in line for line in host.log), host.log

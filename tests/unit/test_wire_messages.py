@@ -63,7 +63,6 @@ class TestFramer:
             (header(4097, 2), (1, 2), b"\x10\x01"),
             (header(28, 1), (1, 2), b"\0\x1c"),
             (header(22, 2), (1, 2), b"\0\x16"),
-            (header(20, 3), (1, 2), b"\0\x14"),
             (header(20, 4), (1, 2), b"\0\x14"),
             (header(19, 5), (1, 2), b"\0\x13"),
             (header(19, 0), (1, 3), b"\0"),
@@ -77,6 +76,13 @@ class TestFramer:
         assert framer.feed(KEEPALIVE + octets) == [(4, b"")]
         assert framer.error is not None
         assert ((framer.error.code, framer.error.subcode), framer.error.data) == (code, data)
+        assert framer.feed(KEEPALIVE) == []
+
+    def test_a_notification_of_wrong_length_is_still_one(self) -> None:
+        """RFC 4271 §6.4: it is not answered, but it ends the session."""
+        framer = Framer()
+        assert framer.feed(header(20, 3) + b"\x06") == [(3, b"\x06")]
+        assert framer.error is not None
         assert framer.feed(KEEPALIVE) == []
 
     def test_extended_messages(self) -> None:

@@ -31,6 +31,7 @@ from bgpd.peer import local_asn
 from bgpd.session.fsm import State
 from bgpd.session.negotiate import Negotiated as SessionNegotiated
 from bgpd.speaker import Speaker
+from bgpd.wire.framing import MessageType
 
 MESSAGES = ("open", "update", "notification", "keepalive", "refresh")
 """Names of the message types 1 to 5 (RFC 4271 §4.1, RFC 2918)."""
@@ -121,6 +122,9 @@ class Views:
     def _peer(self, peer: SpeakerPeer, walk: Walk) -> Peer:
         settings, session, counters = peer.settings, peer.session, peer.session.statistics
         up = session.state is State.ESTABLISHED
+        # The session counts what it sends itself; UPDATEs come from the update groups.
+        sent = list(counters.sent)
+        sent[MessageType.UPDATE] += peer.updates_sent
         since = counters.established_at
         prefixes = walk.peers.get(settings.name, {})
         return {
@@ -137,7 +141,7 @@ class Views:
             "dynamic": peer.dynamic,
             "prefixes": {str(f): prefixes[str(f)] for f in peer_families(peer) if str(f) in prefixes},
             "messages_in": _messages(counters.received),
-            "messages_out": _messages(counters.sent),
+            "messages_out": _messages(sent),
         }
 
 

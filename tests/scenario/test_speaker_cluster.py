@@ -13,7 +13,7 @@ from bgpd.routes import RouteKind
 from bgpd.session.fsm import State
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
 from bgpd.wire.capabilities import FourOctetAs, MultiProtocol
-from bgpd.wire.framing import KEEPALIVE
+from bgpd.wire.framing import KEEPALIVE, MessageType
 from bgpd.wire.open import Open, build_open
 
 from .cluster import Cluster, Host
@@ -313,3 +313,13 @@ def test_a_session_that_comes_up_and_ends_in_one_read() -> None:
     cluster._settle(host)
     assert up(host) == 0
     assert any("1/1" in line for line in host.log), host.log
+
+
+def test_updates_sent_are_counted_over_all_sessions() -> None:
+    cluster = mesh([A, B])
+    cluster.run(5)
+    sender = cluster.hosts[A].speaker.peers["p2"]
+    told = cluster.hosts[B].speaker.peers["p1"].session.statistics.received[MessageType.UPDATE]
+    assert sender.updates_sent == told > 0
+    cluster.kill(B)
+    assert sender.updates_sent == told

@@ -12,7 +12,7 @@ from bgpd.rib.path import Source
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.session.local import LocalState
 from bgpd.session.session import Session
-from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.settings import Cost, PeerSettings, SpeakerSettings, cost_of
 from bgpd.wire.update import UpdateParser
 
 
@@ -102,3 +102,22 @@ class Peer:
         self.limited = any(f.max_prefixes for f in settings.families)
         chains = {f.family: Chain(f.import_chain, "no import term accepts it") for f in settings.families}
         self.importer.configure(rules, chains)
+
+
+def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:
+    """What going from one peer's settings to another's costs."""
+    costs = [Cost.NOTHING]
+    names = [a for a in type(old).__attrs_attrs__ if a.name not in ("families", "name", "address")]
+    costs += [cost_of(PeerSettings, a.name) for a in names if getattr(old, a.name) != getattr(new, a.name)]
+    before = {f.family: f for f in old.families}
+    after = {f.family: f for f in new.families}
+    if before.keys() != after.keys():
+        return Cost.RESET
+    for family, one in before.items():
+        two = after[family]
+        costs += [
+            cost_of(type(one), a.name)
+            for a in type(one).__attrs_attrs__
+            if getattr(one, a.name) != getattr(two, a.name)
+        ]
+    return max(costs)

@@ -21,9 +21,9 @@ from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program,
 from bgpd.errors import BGPError, Cease, ErrorCode
 from bgpd.family import FAMILIES, Family, parse_address
 from bgpd.outbound import group_key
-from bgpd.peer import Peer
+from bgpd.peer import Peer, peer_cost
 from bgpd.restart import RestartPhase
-from bgpd.rib.forwarding import Forwarding
+from bgpd.rib.forwarding import Forwarding, same_way
 from bgpd.rib.importer import SLICE, Shared
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
@@ -32,7 +32,7 @@ from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev
 from bgpd.session.local import LocalState
-from bgpd.settings import Cost, PeerSettings, SpeakerSettings, cost_of
+from bgpd.settings import Cost, PeerSettings, SpeakerSettings
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
 from bgpd.wire.update import Finding, UpdateContext, UpdateParser
 
@@ -267,7 +267,7 @@ class Speaker:
                     group.apply(changes, repeated)
                     self._announce_ready(group)
             if self.settings.fib.enabled:
-                concerned = (keys for change, keys in changes.items() if not _same_way(*change))
+                concerned = (keys for change, keys in changes.items() if not same_way(*change))
                 if routes := self.forwarding.wanted(rib, chain.from_iterable(concerned)):
                     self._effects.append(Program(family, routes))
         if self._release_due:
@@ -641,30 +641,3 @@ class Speaker:
     def _log(self, level: int, peer: Peer, text: str) -> None:
         name = peer.settings.name
         self._effects.append(Log(level, f"peer {name} ({peer.settings.address}): {text}", {"peer": name}))
-
-
-def _same_way(old: Path | None, new: Path | None, old_best: Path | None, new_best: Path | None) -> bool:
-    """A path came or went beside the best one, with the same next hop: the second reflector's word. Packets do not
-    care."""
-    if old_best is None or old_best is not new_best or old is new:
-        return False
-    return all(path is None or (path is not new_best and path.next_hop is new_best.next_hop) for path in (old, new))
-
-
-def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:
-    """What going from one peer's settings to another's costs."""
-    costs = [Cost.NOTHING]
-    names = [a for a in type(old).__attrs_attrs__ if a.name not in ("families", "name", "address")]
-    costs += [cost_of(PeerSettings, a.name) for a in names if getattr(old, a.name) != getattr(new, a.name)]
-    before = {f.family: f for f in old.families}
-    after = {f.family: f for f in new.families}
-    if before.keys() != after.keys():
-        return Cost.RESET
-    for family, one in before.items():
-        two = after[family]
-        costs += [
-            cost_of(type(one), a.name)
-            for a in type(one).__attrs_attrs__
-            if getattr(one, a.name) != getattr(two, a.name)
-        ]
-    return max(costs)

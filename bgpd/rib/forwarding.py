@@ -87,3 +87,11 @@ class Forwarding:
         local_pref = path.attrs.local_pref
         value = self.settings.metric_base - (DEFAULT_LOCAL_PREF if local_pref is None else local_pref)
         return min(max(value, 1), _MAX_METRIC)
+
+
+def same_way(old: Path | None, new: Path | None, old_best: Path | None, new_best: Path | None) -> bool:
+    """A path came or went beside the best one, with the same next hop: the second reflector's word. Packets do not
+    care."""
+    if old_best is None or old_best is not new_best or old is new:
+        return False
+    return all(path is None or (path is not new_best and path.next_hop is new_best.next_hop) for path in (old, new))

@@ -43,16 +43,13 @@ KINDS = {
 
 
 def _cases() -> list[Path]:
-    return sorted(CASES.glob("*.json")) if CASES.is_dir() else []
-
-
-@pytest.mark.skipif(CASES.is_dir(), reason="the corpus is there")
-def test_corpus_is_missing() -> None:
-    pytest.skip("../shared/vectors/calico/cases is not there: Calico's own test cases were not compared")
+    return sorted(CASES.glob("*.json")) or [CASES / "missing"]
 
 
 @pytest.mark.parametrize("path", _cases(), ids=lambda path: path.stem)
 def test_case(path: Path) -> None:
+    if not path.exists():
+        pytest.skip("../shared/vectors/calico/cases is not there: Calico's own test cases were not compared")
     case = json.loads(path.read_text())
     left_out = EXCEPTIONS.get(case["name"], "").partition(":")[0]
     snapshot = Snapshot()

@@ -614,7 +614,10 @@ class Speaker:
             del self._conns[conn]
             self._effects.append(Close(conn))
         self.peers.pop(peer.settings.name, None)
-        self._by_address.pop(str(ip_address(peer.settings.address)), None)
+        address = str(ip_address(peer.settings.address))
+        if self._by_address.get(address) is peer:
+            # Where two peers change places, the other may have the address already.
+            del self._by_address[address]
 
     # Dynamic peers
 

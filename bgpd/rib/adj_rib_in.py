@@ -38,10 +38,12 @@ class AdjRibIn:
         return sum(path.epoch != epoch for path in self.routes.values())
 
     def by_path(
-        self, entries: Sequence[bytes] | None = None, stale_only: bool = False
+        self, entries: Sequence[bytes] | None = None, before: int | None = None
     ) -> Iterator[tuple[Path, list[bytes]]]:
-        """Group entries (all, or the given ones that exist) by their path; entries keep their path id octets."""
-        epoch = self.source.epochs.get(self.family, 0)
+        """Group entries (all, or the given ones that exist) by their path; entries keep their path id octets.
+
+        `before`: only paths of an epoch older than this one.
+        """
         groups: dict[Path, list[bytes]] = {}
         pairs = self.routes.items() if entries is None else zip(entries, map(self.routes.get, entries), strict=True)
         for entry, path in pairs:
@@ -51,7 +53,7 @@ class AdjRibIn:
                 except KeyError:
                     groups[path] = [entry]
         for path, keys in groups.items():
-            if not stale_only or path.epoch != epoch:
+            if before is None or path.epoch < before:
                 yield path, keys
 
     def keys_of(self, entries: list[bytes]) -> list[bytes]:

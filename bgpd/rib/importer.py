@@ -215,13 +215,16 @@ class Importer:
         """
         adj = self.adj.get(family)
         if adj is None or family not in self._aged:
-            return
-        # A new epoch that begins meanwhile has a sweep of its own.
+            return iter(())
         self._aged.discard(family)
-        rib, entries = self.shared.ribs[family], list(adj.routes)
+        # An epoch that begins before the last slice has a sweep of its own: what it makes stale is not this one's.
+        return self._sweep(adj, self.source.epochs.get(family, 0))
+
+    def _sweep(self, adj: AdjRibIn, epoch: int) -> Iterator[int]:
+        rib, entries = self.shared.ribs[adj.family], list(adj.routes)
         for start in range(0, len(entries), SLICE):
             count = 0
-            for path, part in list(adj.by_path(entries[start : start + SLICE], stale_only=True)):
+            for path, part in list(adj.by_path(entries[start : start + SLICE], before=epoch)):
                 count += rib.withdraw(adj, part, adj.keys_of(part), path.path_id)
             yield count
 

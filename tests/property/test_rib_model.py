@@ -26,6 +26,7 @@ from bgpd.policy.terms import (
     Term,
     Verdict,
 )
+from bgpd.rib import importer as importer_module
 from bgpd.rib import update_group
 from bgpd.rib.export import GroupKey
 from bgpd.rib.importer import Importer, ImportRules, Shared
@@ -478,3 +479,20 @@ def test_import_chain_changes_and_prefix_splits() -> None:
     client.importer.reimport(family)
     assert sorted(table) == sorted(PREFIXES[family][:3])
     assert adj.lookup(low)[0].attrs.local_pref == 100
+
+
+def test_a_sweep_leaves_alone_what_a_later_epoch_makes_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropped, up again and lost again while the first drop is still at work: the second loss keeps its routes."""
+    monkeypatch.setattr(importer_module, "SLICE", 1)
+    world = World(IPV4_UNICAST, False, ACCEPT_ALL)
+    fact = Said(100, 1, 0, False, HOPS[IPV4_UNICAST][0])
+    world.announce(0, 0, [0, 1, 2, 3], fact)
+    client = world.clients[0]
+    job = client.importer.drop(IPV4_UNICAST)
+    next(job)
+    world.announce(0, 0, [2, 3], fact)
+    client.importer.begin_epoch(IPV4_UNICAST)
+    world.work(job)
+    assert sorted(client.importer.adj[IPV4_UNICAST].routes) == sorted(PREFIXES[IPV4_UNICAST][2:4])
+    world.work(client.importer.sweep(IPV4_UNICAST))
+    assert not client.importer.adj[IPV4_UNICAST].routes and not world.shared.ribs[IPV4_UNICAST].table

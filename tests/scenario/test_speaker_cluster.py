@@ -323,3 +323,14 @@ def test_updates_sent_are_counted_over_all_sessions() -> None:
     assert sender.updates_sent == told > 0
     cluster.kill(B)
     assert sender.updates_sent == told
+
+
+def test_two_peers_change_places() -> None:
+    cluster = mesh([A, B, C])
+    cluster.run(5)
+    host = cluster.hosts[A]
+    two, three = host.settings.peers
+    swapped = (evolve(two, address=three.address), evolve(three, address=two.address))
+    cluster.reconfigure(A, evolve(host.settings, peers=swapped))
+    assert [host.speaker.peer_at(address).settings.name for address in (B, C)] == ["p3", "p2"]  # type: ignore[union-attr]
+    assert cluster.run(30, lambda: up(host) == 2)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from bgpd.api.schema import Attributes, Route, RouteSource
+from bgpd.api.schema import Attributes, Route, RouteSource, UnknownAttribute
+from bgpd.ctl.exabgp_text import attribute_text
 
 _T = TypeVar("_T")
+_EXTENDED_COMMUNITIES = 16
 
 
 def duration(seconds: float | None) -> str:
@@ -64,12 +66,23 @@ def attributes(attrs: Attributes, next_hop: bool = True) -> str:
     listed = (
         ("communities", attrs["communities"]),
         ("large communities", attrs["large_communities"]),
-        ("extended communities", attrs["extended_communities"]),
+        ("extended communities", [_extended(value) for value in attrs["extended_communities"]]),
         ("cluster list", attrs["cluster_list"]),
     )
     parts += [f"{name} {' '.join(values)}" for name, values in listed if values]
-    parts += [f"attribute {item['code']} ({len(item['value']) // 2} octets)" for item in attrs["unknown"]]
+    parts += map(_unknown, attrs["unknown"])
     return ", ".join(parts)
+
+
+def _unknown(item: UnknownAttribute) -> str:
+    """An attribute that is only passed on: in ExaBGP's words where they are to be had, else its size."""
+    text = attribute_text(item["code"], item["flags"], item["value"])
+    return f"attribute {item['code']} ({printable(text) if text else count(len(item['value']) // 2, 'octet')})"
+
+
+def _extended(value: str) -> str:
+    """One extended community of eight octets, given as hex digits (RFC 4360)."""
+    return printable(attribute_text(_EXTENDED_COMMUNITIES, 0xC0, value) or value).replace(" ", "-")
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

@@ -64,7 +64,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "asyncio": ("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.__main__", "config", "reflector"),
     "pyroute2": ("bgpd.fib.netlink",),
     "uvloop": ("bgpd.shell", "bgpd.__main__", "reflector"),
-    "exabgp": ("bgpd.api",),
+    "exabgp": ("bgpd.ctl.exabgp_text",),
 }
 """Packages with a place of their own."""
 

@@ -63,7 +63,7 @@ lock:
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra dev pyproject.toml -o $(LOCK)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --extra uvloop -c $(LOCK) pyproject.toml -o containers/requirements.lock
+	  --extra uvloop --extra etcd3 -c $(LOCK) pyproject.toml -o containers/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

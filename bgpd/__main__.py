@@ -37,7 +37,8 @@ from bgpd.shell.notify import notify, watchdog_interval
 from bgpd.shell.runner import Runner
 from bgpd.speaker import Speaker
 from config.compile import Compiled, compile
-from config.files import FileDatastore
+from config.datastore import FORMS, DatastoreError, default_url, open_datastore
+from config.datastore import Datastore as ResourceStore
 from config.problems import Problem
 from config.resources import LogSeverity
 from config.snapshot import Snapshot
@@ -61,15 +62,19 @@ class StartError(Exception):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; the exit status."""
-    options = parse_arguments(arguments)
+    return run("bgpd", Daemon, parse_arguments(arguments))
+
+
+def run(program: str, daemon: type[Daemon], options: argparse.Namespace) -> int:
+    """Run a daemon with its log and its loop until it ends; the exit status."""
     writer = LogWriter(options.log_level or "info", options.log_format)
     writer.start()
     try:
         with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-            runner.run(Daemon(options, writer).run())
+            runner.run(daemon(options, writer).run())
     except StartError as error:
         writer.stop()
-        print(f"bgpd: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -84,7 +89,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--node", default=os.environ.get("NODENAME") or socket.gethostname().lower(), metavar="NAME",
         help="name of this node's Node resource (default: $NODENAME, else the host name)")  # fmt: skip
-    add("--datastore", required=True, metavar="URL", help="where Calico's resources are: file:DIR")
+    add("--datastore", default=default_url(os.environ), metavar="URL",
+        help=f"where Calico's resources are: {FORMS} (default: as DATASTORE_TYPE and ETCD_ENDPOINTS say)")  # fmt: skip
     add("--listen", action="append", type=_endpoint, metavar="ADDR:PORT",
         help="listen here instead of where the resources say; may be repeated")  # fmt: skip
     add("--no-kernel", action="store_true", help="neither learn routes from the kernel nor program any")
@@ -100,8 +106,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--log-level", choices=LEVELS, help="default: what BGPConfiguration says, else info")
     add("--log-format", choices=("human", "json"), default="human")
     add("--loop", choices=("auto", "asyncio", "uvloop"), default="auto", help="auto: uvloop where it is installed")
-    add("--version", action="version", version=f"bgpd {_version()}")
-    return parser.parse_args(arguments)
+    add("--version", action="version", version=f"bgpd {version()}")
+    options = parser.parse_args(arguments)
+    if options.datastore is None:
+        parser.error("the following arguments are required: --datastore (or the variable DATASTORE_TYPE)")
+    return options
 
 
 def endpoint(text: str) -> tuple[str, int]:
@@ -122,14 +131,17 @@ def _endpoint(text: str) -> tuple[str, int]:
 
 
 class Daemon:
-    """One node speaker, from start to stop."""
+    """One node speaker, from start to stop.
+
+    The standalone reflector differs in where settings come from: `open_datastore` and `compile_snapshot`.
+    """
 
     def __init__(self, options: argparse.Namespace, writer: LogWriter) -> None:
         self._options = options
         self._writer = writer
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
-        self._datastore = FileDatastore(_directory(options.datastore))
+        self._datastore = self.open_datastore()
         self._compiled: Compiled | None = None
         self._settings: SpeakerSettings | None = None
         self._forwarding_kept = True
@@ -139,11 +151,19 @@ class Daemon:
         self._addresses: frozenset[bytes] = frozenset()
         self._applied_at: str | None = None
         self._told: frozenset[str] = frozenset()
-        self._state = DaemonState(options.node, _version())
+        self._state = DaemonState(options.node, version())
         self._state.kernel_wanted = not options.no_kernel
         self._state.datastore = self._datastore_view
         self._collector = Collector()
         self._background: list[asyncio.Task[Any]] = []
+
+    def open_datastore(self) -> ResourceStore:
+        """Where the resources are. Raises StartError."""
+        return _datastore(self._options)
+
+    def compile_snapshot(self, snapshot: Snapshot) -> Compiled:
+        """What resources mean for this speaker. Raises StartError for what can only be wrong at the start."""
+        return compile(snapshot, self._options.node, os.environ)
 
     async def run(self) -> None:
         """Start, run until a signal comes, stop. Raises StartError."""
@@ -274,7 +294,12 @@ class Daemon:
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Resources have changed."""
         try:
-            compiled = self._compiled = compile(snapshot, self._options.node, os.environ)
+            compiled = self._compiled = self.compile_snapshot(snapshot)
+        except StartError:
+            if self._settings is None:
+                raise
+            _log.exception("the last good settings stay")
+            return
         except Exception:
             # A defect, and no reason to drop what is in force.
             _log.exception("internal error while compiling the resources; the last good settings stay")
@@ -334,11 +359,12 @@ class Daemon:
             _log.error("the datastore is watched no longer", exc_info=error)
 
     def _datastore_view(self) -> Datastore:
-        compiled = self._compiled
+        compiled, status = self._compiled, self._datastore.status()
         return {
             "url": self._options.datastore,
-            "connected": compiled is not None,
-            "text": "" if compiled is not None else "not read yet",
+            "connected": status.connected,
+            "text": status.text,
+            "age_seconds": status.age,
             "applied_at": self._applied_at,
             "problems": [_shown(problem) for problem in compiled.problems] if compiled is not None else [],
         }
@@ -365,13 +391,16 @@ def _shown(problem: Problem) -> ProblemShown:
     }
 
 
-def _directory(url: str) -> str:
-    kind, _, rest = url.partition(":")
-    if kind != "file" or not rest:
-        raise StartError(f"--datastore {url}: this release reads file:DIR only")
-    if not os.path.isdir(rest):
-        raise StartError(f"--datastore {url}: {rest} is no directory; create it, or name another")
-    return rest
+def _datastore(options: argparse.Namespace) -> ResourceStore:
+    url = options.datastore
+    try:
+        store = open_datastore(url, node=options.node, state_dir=options.state_dir, env=os.environ)
+    except DatastoreError as error:
+        raise StartError(f"--datastore {url}: {error}") from None
+    directory = url.removeprefix("file:")
+    if directory != url and not os.path.isdir(directory):
+        raise StartError(f"--datastore {url}: {directory} is no directory; create it, or name another")
+    return store
 
 
 def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -393,7 +422,7 @@ async def _watchdog(interval: float) -> None:
         await asyncio.sleep(interval)
 
 
-def _version() -> str:
+def version() -> str:
     try:
         return metadata.version("calico-bgpd")
     except metadata.PackageNotFoundError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bgpd.family import Family, parse_address
+from bgpd.limits import Limits
 from bgpd.policy.chain import Chain
 from bgpd.policy.terms import SourceKind
 from bgpd.rib.importer import Importer, ImportRules, Shared
@@ -54,9 +55,7 @@ class Peer:
         """Families whose End-of-RIB came in this session."""
         self.refreshing: dict[Family, float] = {}
         """Families between BoRR and EoRR, with the time at which we stop waiting (RFC 7313 §4)."""
-        self.limited = False
-        """Some family has a limit of prefixes."""
-        self.warned: set[Family] = set()
+        self.limits = Limits(settings)
         self.findings: dict[str, int] = {}
         """Attribute errors by "name: action"; counted over all sessions."""
         self.noted_at = float("-inf")
@@ -99,7 +98,7 @@ class Peer:
             settings.allow_local_as,
             settings.enforce_first_as,
         )
-        self.limited = any(f.max_prefixes for f in settings.families)
+        self.limits.use(settings)
         chains = {f.family: Chain(f.import_chain, "no import term accepts it") for f in settings.families}
         self.importer.configure(rules, chains)
 

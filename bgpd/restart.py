@@ -12,6 +12,8 @@ import math
 
 from bgpd.family import Family
 
+_OTHERS = ""
+"""Stands for peers whose names are not known before they come."""
 QUIET_TIME = 10.0
 """Seconds without a new peer before the phase may end while some are away: twice the connect retry time, so that an
 active peer whose first dial met our closed port is not taken for absent."""
@@ -29,10 +31,15 @@ class RestartPhase:
         self._quiet_at = math.inf
         self._deadline = 0.0
 
-    def begin(self, now: float, peers: set[str], longest: float) -> None:
-        """Start at `now`; `peers` are the configured ones, `longest` the seconds after which it ends regardless."""
-        self.active = self.holds_kernel = bool(peers)
+    def begin(self, now: float, peers: set[str], longest: float, others: bool = False) -> None:
+        """Start at `now`; `peers` are the configured ones, `longest` the seconds after which it ends regardless.
+
+        `others`: dynamic peers may come as well, nobody knows how many: it ends when none has come for a quiet time.
+        """
+        self.active = self.holds_kernel = bool(peers) or others
         self._expected = set(peers)
+        if others:
+            self._expected.add(_OTHERS)
         self._quiet_at = math.inf
         self._deadline = now + longest
 

@@ -144,6 +144,8 @@ class PeerSettings:
     """eBGP: the AS_PATH must begin with the peer's AS (RFC 4271 §6.3)."""
     max_attribute_sets: int = field(default=0, metadata=_costs(Cost.NOTHING))
     """Cease/8 beyond this many distinct attribute sets; 0 = no limit."""
+    max_octets: int = field(default=0, metadata=_costs(Cost.NOTHING))
+    """Cease/8 beyond this many octets of attribute sets and NLRI kept for the peer; 0 = no limit."""
     label: str = field(default="", metadata=_costs(Cost.NOTHING))
     """Where the peer comes from ("BGPPeer tor-rack1"): printed, never parsed."""
 
@@ -207,7 +209,9 @@ class SpeakerSettings:
     dynamic: tuple[tuple[str, PeerSettings], ...] = field(default=(), metadata=_costs(Cost.NOTHING))
     """(CIDR, template): a connection from an address in the CIDR makes a passive peer of the template."""
     max_dynamic: int = field(default=0, metadata=_costs(Cost.NOTHING))
-    """At most this many dynamic peers; 0 = no limit."""
+    """At most this many dynamic peers (Cease/5 beyond); 0 = no limit."""
+    connection_rate: int = field(default=10, metadata=_costs(Cost.NOTHING))
+    """New connections a second from one address (Cease/5 beyond, with room for as many at once); 0 = no limit."""
     static_routes: tuple[StaticRoute, ...] = field(default=(), metadata=_costs(Cost.NOTHING))
     learn: LearnSettings = field(factory=LearnSettings, metadata=_costs(Cost.NOTHING))
     fib: FibSettings = field(factory=FibSettings, metadata=_costs(Cost.NOTHING))

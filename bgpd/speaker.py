@@ -12,11 +12,10 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from itertools import chain
 
-from attrs import evolve
-
+from bgpd.dynamic import DynamicPeers
 from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, ReleaseKernel, Send
 from bgpd.errors import BGPError, Cease, ErrorCode
 from bgpd.family import FAMILIES, Family, parse_address
@@ -33,12 +32,12 @@ from bgpd.routes import LocalChange
 from bgpd.session import events as ev
 from bgpd.session.local import LocalState
 from bgpd.settings import Cost, PeerSettings, SpeakerSettings
+from bgpd.wire.notification import Notification
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
 from bgpd.wire.update import Finding, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
-_WARN_SHARE = 0.75
 _NOTE_TIME = 0.2
 """Seconds between log lines about one peer's attribute errors; all are counted."""
 
@@ -61,7 +60,7 @@ class Speaker:
         self._release_due = False
         self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
         self._by_address: dict[str, Peer] = {}
-        self._templates = [(ip_network(network), template) for network, template in settings.dynamic]
+        self.dynamic = DynamicPeers(settings)
         self._conns: dict[int, Peer] = {}
         self._timers: list[tuple[float, str]] = []
         self._jobs: deque[Iterator[int]] = deque()
@@ -75,8 +74,9 @@ class Speaker:
     def start(self, now: float) -> None:
         """Local routes are in: connect and accept from now on."""
         self.started = True
-        graceful = [p.settings.restart_time for p in self.peers.values() if p.settings.graceful_restart]
-        self.restart.begin(now, set(self.peers), min(graceful, default=120) / 2)
+        known = (*self.settings.peers, *(template for _, template in self.settings.dynamic))
+        graceful = [peer.restart_time for peer in known if peer.graceful_restart]
+        self.restart.begin(now, set(self.peers), min(graceful, default=120) / 2, others=bool(self.dynamic))
         self._hold_end_of_rib(self.restart.active)
         for peer in list(self.peers.values()):
             peer.session.start(now)
@@ -96,7 +96,7 @@ class Speaker:
 
     def knows(self, remote_address: str) -> bool:
         """Whether a connection from this address is welcome: a configured peer's, or in a dynamic range."""
-        return remote_address in self._by_address or self._template(remote_address) is not None
+        return remote_address in self._by_address or self.dynamic.template(remote_address) is not None
 
     def peer_at(self, remote_address: str) -> Peer | None:
         """The peer with this address."""
@@ -121,9 +121,11 @@ class Speaker:
 
     def on_accepted(self, conn: int, remote_address: str, local_address: str, now: float) -> bool:
         """Someone connected to us. False: refuse, close without a word."""
-        peer = self._by_address.get(remote_address) or self._add_dynamic(remote_address, now)
-        if peer is None or not self.started:
+        if not self.started:
             return False
+        peer = self._by_address.get(remote_address) or self._add_dynamic(remote_address, now)
+        if peer is None:
+            return self._reject(conn, remote_address)
         accepted = peer.session.accepted(conn, local_address, now)
         if accepted:
             self._conns[conn] = peer
@@ -297,6 +299,8 @@ class Speaker:
                     self._on_event(peer, event, now)
         if session.deadline() < peer.scheduled:
             self._schedule(peer)
+        if self.dynamic.dormant and peer.settings.name in self.dynamic.dormant and session.forgettable(now):
+            self._remove_peer(peer, now)
 
     def _on_event(self, peer: Peer, event: ev.SessionEvent, now: float) -> None:
         match event:
@@ -319,6 +323,8 @@ class Speaker:
                     self._work(peer, peer.importer.sweep(family), logging.WARNING, what)
             case ev.StateChange():
                 self._log(logging.DEBUG, peer, f"{event.old.name} -> {event.new.name} on {event.event.name}")
+                if peer.dynamic:
+                    self.dynamic.note(peer, event.new)
             case ev.Notice(level=level, text=text):
                 self._effects.append(Log(level, text, {"peer": peer.settings.name}))
 
@@ -327,6 +333,7 @@ class Speaker:
         peer.source.router_id = negotiated.peer_id
         peer.end_of_rib.clear()
         peer.refreshing.clear()
+        peer.limits.use(peer.settings)
         for family in event.dropped:
             self._work(peer, peer.importer.drop(family))
         context = UpdateContext(
@@ -358,8 +365,6 @@ class Speaker:
                 self._work(peer, peer.importer.drop(family))
         self.restart.lost(peer.settings.name, now)
         self._check_restart(now)
-        if peer.dynamic and not event.retained:
-            self._remove_peer(peer, now)
 
     # Routes in
 
@@ -376,7 +381,7 @@ class Speaker:
         peer.importer.apply(update)
         if update.end_of_rib is not None:
             self._on_end_of_rib(peer, update.end_of_rib, now)
-        elif peer.limited and update.reach:
+        elif update.reach and peer.limits.limited and peer.limits.due(update, len(body), peer.importer):
             self._check_limits(peer, now)
 
     def _fail(self, peer: Peer, error: BGPError, now: float) -> None:
@@ -404,22 +409,17 @@ class Speaker:
         peer.session.end_of_rib(family)
         self.restart.end_of_rib(peer.settings.name, family)
         self._check_restart(now)
+        if peer.limits.limited:
+            # What was stale, and did not count against the limits, is repeated or gone now.
+            peer.limits.recount()
+            self._check_limits(peer, now)
 
     def _check_limits(self, peer: Peer, now: float) -> None:
-        for settings in peer.settings.families:
-            limit, adj = settings.max_prefixes, peer.importer.adj.get(settings.family)
-            if not limit or adj is None or len(adj) <= limit * _WARN_SHARE:
-                continue
-            if len(adj) > limit:
-                reason = f"{len(adj)} {settings.family} prefixes, {limit} allowed"
-                data = (
-                    settings.family.afi.to_bytes(2, "big") + bytes((settings.family.safi,)) + limit.to_bytes(4, "big")
-                )
-                self._fail(peer, BGPError(ErrorCode.CEASE, Cease.MAXIMUM_PREFIXES, data, reason), now)
-                return
-            if settings.family not in peer.warned:
-                peer.warned.add(settings.family)
-                self._log(logging.WARNING, peer, f"{len(adj)} {settings.family} prefixes of {limit} allowed")
+        error, warning = peer.limits.check(peer.importer)
+        if warning:
+            self._log(logging.WARNING, peer, warning)
+        if error is not None:
+            self._fail(peer, error, now)
 
     def _on_refresh(self, peer: Peer, refresh: RouteRefresh, now: float) -> None:
         family = refresh.family
@@ -537,8 +537,15 @@ class Speaker:
             for peer in list(self.peers.values()):
                 self._reset(peer, peer.settings, now)
         self.local.forwarding_kept = settings.forwarding_kept
-        self._templates = [(ip_network(network), template) for network, template in settings.dynamic]
+        self.dynamic.use(settings)
         wanted = {peer.name: peer for peer in settings.peers}
+        for peer in list(self.dynamic.peers.values()):
+            # Out of every range now, or a configured peer's address from now on: gone; else by its template's new form.
+            new = self.dynamic.settings_for(peer.settings.address)
+            if new is None or any(other.address == new.address for other in settings.peers):
+                self._remove_peer(peer, now)
+            elif new != peer.settings:
+                self._change_peer(peer, new, now)
         for peer in list(self.peers.values()):
             if peer.settings.name not in wanted and not peer.dynamic:
                 self._remove_peer(peer, now)
@@ -586,6 +593,9 @@ class Speaker:
         peer.session.stop(now, Cease.OTHER_CONFIGURATION_CHANGE)
         self._drain(peer, now)
         self._forget(peer)
+        if peer.dynamic:
+            # It has to come back, and is made anew then.
+            return
         self._add_peer(new)
         if self.started:
             self.peers[new.name].session.start(now)
@@ -598,9 +608,9 @@ class Speaker:
         return peer
 
     def _remove_peer(self, peer: Peer, now: float) -> None:
+        self.dynamic.discard(peer)
         peer.session.stop(now, Cease.PEER_DECONFIGURED)
-        if not peer.dynamic:
-            self._drain(peer, now)
+        self._drain(peer, now)
         self._forget(peer)
         self.restart.removed(peer.settings.name)
         self._check_restart(now)
@@ -614,6 +624,7 @@ class Speaker:
             del self._conns[conn]
             self._effects.append(Close(conn))
         self.peers.pop(peer.settings.name, None)
+        self.dynamic.discard(peer)
         address = str(ip_address(peer.settings.address))
         if self._by_address.get(address) is peer:
             # Where two peers change places, the other may have the address already.
@@ -621,25 +632,30 @@ class Speaker:
 
     # Dynamic peers
 
-    def _template(self, remote_address: str) -> PeerSettings | None:
-        if not self._templates:
-            return None
-        address = ip_address(remote_address)
-        return next((template for network, template in self._templates if address in network), None)
-
     def _add_dynamic(self, remote_address: str, now: float) -> Peer | None:
-        template = self._template(remote_address)
-        limit = self.settings.max_dynamic
-        if template is None or not self.started:
+        settings = self.dynamic.settings_for(remote_address)
+        if settings is None:
             return None
-        if limit and sum(peer.dynamic for peer in self.peers.values()) >= limit:
-            self._effects.append(Log(logging.WARNING, f"{remote_address} refused: {limit} dynamic peers already"))
-            return None
-        name = f"{template.name}_{remote_address.replace('.', '_').replace(':', '_')}"
-        peer = self._add_peer(evolve(template, name=name, address=remote_address, passive=True))
-        peer.dynamic = True
+        if self.dynamic.full():
+            # A peer that is away and has nothing here but the memory of its errors makes room.
+            dormant = (peer for peer in self.dynamic.dormant.values() if not peer.session.stale_families)
+            if (absent := next(dormant, None)) is None:
+                return None
+            self._remove_peer(absent, now)
+        peer = self._add_peer(settings)
+        self.dynamic.add(peer)
         peer.session.start(now)
         return peer
+
+    def _reject(self, conn: int, remote_address: str) -> bool:
+        """An address that may connect, but there are as many dynamic peers as there may be (RFC 4486 §4)."""
+        if self.dynamic.template(remote_address) is None:
+            return False
+        self.dynamic.refused += 1
+        text = f"{remote_address} refused: {self.dynamic.limit} dynamic peers already, which is the limit"
+        refusal = Notification(ErrorCode.CEASE, Cease.CONNECTION_REJECTED).build()
+        self._effects += [Log(logging.WARNING, text), Send(conn, refusal), Close(conn)]
+        return True
 
     def _log(self, level: int, peer: Peer, text: str) -> None:
         name = peer.settings.name

@@ -11,7 +11,7 @@ from bgpd.family import Family, parse_address
 from bgpd.policy import terms as t
 from bgpd.policy.terms import SourceKind, Term, Verdict
 from config import resources as r
-from config.cluster import Cluster
+from config.cluster import Block, Cluster
 from config.values import Community, Prefix
 
 __all__ = ["MAXIMUM", "Chains", "kernel_chain", "programs"]
@@ -150,7 +150,7 @@ def _interface_terms(cluster: Cluster, internal: bool) -> list[Term]:
     ]
 
 
-def _block_terms(block: r.BlockAffinity, normal: int) -> list[Term]:
+def _block_terms(block: Block, normal: int) -> list[Term]:
     """Step 6. A block on its way out (pendingDeletion) still hides its addresses; Calico lets them leak."""
     label = f"own block {block.cidr}"
     return [

@@ -1,20 +1,26 @@
-"""What one node sees of the cluster: defaults filled in, nodes indexed by address. Made anew for each compile."""
+"""What one node sees of the cluster: defaults filled in, nodes indexed by address. Made anew for each compile, with
+what `Memory` has of the one before."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
+from operator import attrgetter
 
 from attrs import frozen
 
 from bgpd.family import Family
 from config import resources as r
+from config.memory import Memory
 from config.problems import Problem
+from config.selector import Selector
+from config.services import ServiceAddress, ServiceRules, service_addresses
 from config.snapshot import Snapshot
 from config.values import Prefix, prefix
 
-__all__ = ["DEFAULT_ASN", "Cluster", "Host", "view"]
+__all__ = ["DEFAULT_ASN", "Block", "Cluster", "Host", "view"]
 
 DEFAULT_ASN = 64512
 DEFAULT_PORT = 179
@@ -23,26 +29,24 @@ _EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 
 @frozen
 class Host:
-    """A node with what the defaults give it."""
+    """A node with what the defaults give it. The same object as long as nothing of it changes."""
 
     node: r.Node
     asn: int
     """Its own, else the cluster's."""
     port: int | None
     """The listenPort that configuration gives it; None = none given, so 179."""
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return self.node.name
+    name: str
+    """The node's name."""
 
 
-@frozen
+@frozen(eq=False)
 class Cluster:
-    """The resources, seen from the node `own`."""
+    """The resources, seen from the node `own`. What did not change since the last compile is the same object."""
 
     snapshot: Snapshot
     env: Mapping[str, str]
+    memory: Memory
     own: Host
     asn: int
     """The cluster's AS: that of nodes without one of their own."""
@@ -53,6 +57,8 @@ class Cluster:
     by_address: Mapping[str, tuple[Host, ...]]
     cluster_ips: tuple[Prefix, ...]
     """serviceClusterIPs, or what the environment puts in their place."""
+    workloads: tuple[r.Workload, ...]
+    """Pods of this node, by name."""
 
     @property
     def excluded_from_services(self) -> bool:
@@ -73,32 +79,89 @@ class Cluster:
         found += [entry for entry in config.service_external_ips if entry.length < bits]
         if config.aggregate_load_balancer:
             found += [entry for entry in config.service_load_balancer_ips if entry.length < bits]
-        return _of_family(found, family)
+        return self.memory.shared(("services", family), _of_family(found, family))
 
     def reflected_services(self, family: Family) -> tuple[Prefix, ...]:
         """The service ranges that a reflector passes on (calico-bgp.md 7.4 step 8)."""
-        return _of_family([*self.config.service_load_balancer_ips, *self.config.service_external_ips], family)
+        found = _of_family([*self.config.service_load_balancer_ips, *self.config.service_external_ips], family)
+        return self.memory.shared(("reflected services", family), found)
 
-    def blocks(self, family: Family) -> tuple[r.BlockAffinity, ...]:
+    def service_addresses(self, family: Family) -> tuple[ServiceAddress, ...]:
+        """The single addresses of Services that this node announces."""
+        if self.excluded_from_services:
+            return ()
+        services, slices = self.snapshot.of(r.Service), self.snapshot.of(r.EndpointSlice)
+        rules = self.memory.shared(
+            "service rules",
+            ServiceRules(
+                node=self.env.get("CALICO_K8S_NODE_REF", "") or self.own.name,
+                cluster_ips=self.cluster_ips,
+                external_ips=self.config.service_external_ips,
+                load_balancer_ips=self.config.service_load_balancer_ips,
+                aggregate=self.config.aggregate_load_balancer,
+            ),
+        )
+        found = self.memory.made(
+            "service addresses",
+            (rules, services, slices),
+            lambda: service_addresses(rules, services, slices.values()),
+        )
+        mine = tuple(entry for entry in found if entry.prefix.family == family)
+        return self.memory.shared(("service addresses", family), mine)
+
+    def blocks(self, family: Family) -> tuple[Block, ...]:
         """The node's own blocks of a family, pending and deleted ones left out, by prefix."""
+        affinities = self.snapshot.of(r.BlockAffinity)
+        cidrs = self.own.node.pod_cidrs if self.env.get("USE_POD_CIDR", "") == "true" else None
         own = self.own.name
-        found = [
-            block
-            for block in self.snapshot.of(r.BlockAffinity).values()
-            if block.node == own
-            and block.cidr.family == family
-            and block.host
-            and not block.deleted
-            and block.state is not r.AffinityState.PENDING
-        ]
-        unique = {block.cidr.key: block for block in sorted(found, key=lambda block: block.name, reverse=True)}
-        return tuple(unique[key] for key in sorted(unique))
+
+        def make() -> tuple[Block, ...]:
+            if cidrs is not None:
+                return tuple(Block(cidr) for cidr in cidrs)
+            # Walked for each change of any node's block: no more than a look at the name for those of others.
+            return tuple(Block(entry.cidr) for entry in affinities.values() if entry.node == own and _counts(entry))
+
+        made = self.memory.made("blocks", (affinities, cidrs, own), make)
+        unique = {block.cidr.key: block for block in made if block.cidr.family == family}
+        return self.memory.shared(("blocks", family), tuple(unique[key] for key in sorted(unique)))
 
     def pools(self, family: Family) -> tuple[r.IPPool, ...]:
         """The pools of a family by text of their CIDR; of two with one CIDR, the first by name."""
-        found = sorted(self.snapshot.of(r.IPPool).values(), key=lambda pool: pool.name, reverse=True)
-        unique = {pool.cidr.key: pool for pool in found if pool.cidr.family == family}
-        return tuple(sorted(unique.values(), key=lambda pool: str(pool.cidr)))
+        pools = self.snapshot.of(r.IPPool)
+
+        def make() -> tuple[r.IPPool, ...]:
+            found = sorted(pools.values(), key=lambda pool: pool.name, reverse=True)
+            unique = {pool.cidr.key: pool for pool in found if pool.cidr.family == family}
+            return tuple(sorted(unique.values(), key=lambda pool: str(pool.cidr)))
+
+        return self.memory.shared(("pools", family), self.memory.made(("pools", family), (pools,), make))
+
+    def selected(self, selector: Selector) -> Iterator[Host]:
+        """The hosts that a selector over Node labels matches, by name."""
+        known = self.memory.table(("selector", selector.text))
+        for host in self.hosts:
+            answer = known.get(host.name)
+            if answer is None or answer[0] is not host.node.labels:
+                answer = known[host.name] = (host.node.labels, selector.matches(host.node.labels))
+            if answer[1]:
+                yield host
+        Memory.trim(known, self.hosts_by_name)
+
+    @property
+    def hosts_by_name(self) -> Mapping[str, r.Node]:
+        """The nodes by name."""
+        return self.snapshot.nodes()
+
+
+@frozen
+class Block:
+    """One of the node's own blocks."""
+
+    cidr: Prefix
+
+
+def _counts(block: r.BlockAffinity) -> bool:
+    return block.host and not block.deleted and block.state is not r.AffinityState.PENDING
 
 
 def _of_family(prefixes: list[Prefix], family: Family) -> tuple[Prefix, ...]:
@@ -106,35 +169,64 @@ def _of_family(prefixes: list[Prefix], family: Family) -> tuple[Prefix, ...]:
     return tuple(unique[key] for key in sorted(unique))
 
 
-def view(snapshot: Snapshot, node: str, env: Mapping[str, str], problems: list[Problem]) -> Cluster | None:
+def view(
+    snapshot: Snapshot,
+    node: str,
+    env: Mapping[str, str],
+    problems: list[Problem],
+    memory: Memory,
+    workloads: Iterable[r.Workload] = (),
+) -> Cluster | None:
     """The cluster as `node` sees it; None, with the reason in `problems`, where that cannot be told safely."""
     if not _usable(snapshot, node, problems):
         return None
     configs = snapshot.of(r.BGPConfiguration)
-    default = configs.get("default") or r.BGPConfiguration("default")
+    default = configs.get("default") or memory.shared("default", r.BGPConfiguration("default"))
     cluster_asn = default.asn or DEFAULT_ASN
-    hosts: list[Host] = []
-    by_address: dict[str, list[Host]] = {}
-    for name in sorted(snapshot.nodes()):
-        resource = snapshot.nodes()[name]
-        override = configs.get(f"node.{name}")
-        port = (override.listen_port if override else None) or default.listen_port
-        host = Host(resource, resource.asn or cluster_asn, port)
-        hosts.append(host)
-        for address in (resource.ipv4_address, resource.ipv6_address):
-            if address:
-                by_address.setdefault(address, []).append(host)
+    nodes = snapshot.nodes()
+    hosts, by_address = memory.made("hosts", (nodes, configs), lambda: _hosts(nodes, configs, cluster_asn, memory))
+    place = bisect_left(hosts, node, key=_name_of)
     return Cluster(
         snapshot=snapshot,
         env=env,
+        memory=memory,
         asn=cluster_asn,
-        own=next(host for host in hosts if host.name == node),
+        own=hosts[place],
         config=default,
         own_config=configs.get(f"node.{node}"),
-        hosts=tuple(hosts),
-        by_address={address: tuple(found) for address, found in by_address.items()},
+        hosts=hosts,
+        by_address=by_address,
         cluster_ips=_cluster_ips(default, env, problems),
+        workloads=tuple(sorted(workloads, key=lambda workload: workload.name)),
     )
+
+
+_name_of = attrgetter("name")
+
+
+def _hosts(
+    nodes: Mapping[str, r.Node], configs: Mapping[str, r.BGPConfiguration], cluster_asn: int, memory: Memory
+) -> tuple[tuple[Host, ...], Mapping[str, tuple[Host, ...]]]:
+    """Hosts by name, and by address. Of thousands of nodes, those that did not change keep their Host."""
+    default = configs.get("default")
+    usual = default.listen_port if default is not None else None
+    ports = {name[5:]: config.listen_port for name, config in configs.items() if name.startswith("node.")}
+    known = memory.table("host", (configs,))
+    hosts: list[Host] = []
+    for name in sorted(nodes):
+        host = known.get(name)
+        node = nodes[name]
+        if host is None or host.node is not node:
+            host = known[name] = Host(node, node.asn or cluster_asn, ports.get(name) or usual, name)
+        hosts.append(host)
+    Memory.trim(known, nodes)
+    by_address: dict[str, tuple[Host, ...]] = {}
+    for host in hosts:
+        for address in (host.node.ipv4_address, host.node.ipv6_address):
+            if address:
+                there = by_address.get(address)
+                by_address[address] = (host,) if there is None else (*there, host)
+    return tuple(hosts), by_address
 
 
 def _usable(snapshot: Snapshot, node: str, problems: list[Problem]) -> bool:

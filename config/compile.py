@@ -15,6 +15,7 @@ from bgpd.settings import FibSettings, LearnSettings, SpeakerSettings
 from config import resources as r
 from config.chains import MAXIMUM, Chains, kernel_chain, programs
 from config.cluster import DEFAULT_PORT, Cluster, router_id, view
+from config.memory import Memory
 from config.peers import candidates, peer_settings
 from config.problems import Problem
 from config.snapshot import Snapshot
@@ -37,10 +38,13 @@ class Compiled:
     log_severity: r.LogSeverity = r.LogSeverity.INFO
 
 
-def compile(snapshot: Snapshot, node: str, env: Mapping[str, str]) -> Compiled:
-    """The settings of `node`. `env` is the environment with Calico's variables (CALICO_ROUTER_ID, NAMESPACE, ...)."""
+def compile(snapshot: Snapshot, node: str, env: Mapping[str, str], memory: Memory | None = None) -> Compiled:
+    """The settings of `node`. `env` is the environment with Calico's variables (CALICO_ROUTER_ID, NAMESPACE, ...).
+
+    `memory`: that of the former compiles for the same node and environment; it changes the speed alone.
+    """
     found: list[Problem] = []
-    cluster = view(snapshot, node, env, found)
+    cluster = view(snapshot, node, env, found, memory or Memory())
     settings = None if cluster is None else _settings(cluster, found)
     severity = r.LogSeverity.INFO
     if cluster is not None:

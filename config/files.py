@@ -26,7 +26,9 @@ from config import inotify
 from config.folder import SUFFIXES, Folder
 from config.inotify import Event, Inotify
 from config.problems import Problem
-from config.snapshot import Put, Refuse, Snapshot, StoreChange
+from config.snapshot import Snapshot, StoreChange
+from config.source import DatastoreError, Status
+from config.wiped import kept
 
 __all__ = ["CONFIRMATION", "DatastoreError", "FileDatastore"]
 
@@ -34,10 +36,6 @@ CONFIRMATION = ".empty"
 """The name of the file that confirms an emptied folder."""
 
 log = logging.getLogger(__name__)
-
-
-class DatastoreError(Exception):
-    """The datastore cannot be used at all; one sentence with the way out."""
 
 
 class FileDatastore:
@@ -57,6 +55,16 @@ class FileDatastore:
         self._writing: set[str] = set()
         self._walk_due = False
         self._wake = asyncio.Event()
+        self._read = False
+        self._held_at = 0.0
+
+    def status(self) -> Status:
+        """How it is at this moment."""
+        if not self._read:
+            return Status(False, "not read yet")
+        if self.snapshot.complete:
+            return Status(True)
+        return Status(False, self.snapshot.source_problems[0].text, max(0.0, time.time() - self._held_at))
 
     def load(self) -> Snapshot:
         """Read the whole folder. Raises DatastoreError where it cannot be read."""
@@ -193,22 +201,15 @@ class FileDatastore:
             self._hold(text, f"the files again, or an empty file named {CONFIRMATION} beside them to confirm")
             return
         if not self.snapshot.complete:
-            self._seen = self._seen.apply(_kept(self.snapshot, self._seen))
+            self._seen = self._seen.apply(kept(self.snapshot, self._seen))
         self.snapshot = evolve(self._seen, source_problems=self._folder.problems(), complete=True)
+        self._read = True
 
     def _confirmed(self) -> bool:
         return os.path.lexists(os.path.join(self.directory, CONFIRMATION))
 
     def _hold(self, text: str, allowed: str) -> None:
         problem = Problem(object="", file=self.directory, text=text, allowed=allowed)
+        if self.snapshot.complete:
+            self._held_at = time.time()
         self.snapshot = evolve(self.snapshot, source_problems=(problem,), complete=False)
-
-
-def _kept(held: Snapshot, seen: Snapshot) -> list[StoreChange]:
-    """After a hold: objects that came back refused keep the good version from before it."""
-    changes: list[StoreChange] = []
-    for key, problems in seen.problems.items():
-        earlier = held.objects.get(key[0], {}).get(key[1])
-        if earlier is not None and seen.refused_without_version(key):
-            changes += [Put(earlier), Refuse(key, problems)]
-    return changes

@@ -6,18 +6,18 @@ has many that BGP does not read, and grows. `identify` tells unknown kinds, for 
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_interface
+from sys import intern
 
 from attrs import frozen
 
 from config import resources as r
 from config import values
-from config.fields import Fields, Sink, convert
+from config.fields import Fields, Sink
 from config.parse_filter import INTERFACE, INTERFACE_FORM, bgp_filter
+from config.parse_kubernetes import endpoint_slice, secret, service
 from config.problems import Problem, ResourceError, show
 from config.resources import Resource
 from config.values import Community, Prefix
@@ -25,6 +25,8 @@ from config.values import Community, Prefix
 __all__ = ["Identity", "Parsed", "identify", "parse_resource", "unfold"]
 
 GROUPS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
+NAMESPACED = {"Secret": "v1", "Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
+"""Kubernetes' own kinds and their apiVersion; their objects are named "namespace/name" here."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _NAME_FORM = "letters, digits, '.', '-', '_', at most 253 characters, a letter or digit at both ends"
 MAX_RESTART_TIME = 4095
@@ -69,14 +71,14 @@ def identify(document: object) -> Identity:
         raise ResourceError(
             [Problem(object=kind, field="apiVersion", text="is missing", value=show(group), allowed=allowed)]
         )
-    known = _PARSERS.get(kind) is not None and (group == "v1" if kind == "Secret" else group in GROUPS)
+    known = _PARSERS.get(kind) is not None and (group == NAMESPACED[kind] if kind in NAMESPACED else group in GROUPS)
     if not known:
         return Identity(kind, "", group, known=False)
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         problem = Problem(object=kind, field="metadata.name", text="is no name", value=show(name), allowed=_NAME_FORM)
         raise ResourceError([problem])
-    if kind == "Secret" and isinstance(metadata, Mapping):
+    if kind in NAMESPACED and isinstance(metadata, Mapping):
         space = metadata.get("namespace", "")
         name = f"{space if isinstance(space, str) and _NAME.fullmatch(space) else ''}/{name}"
     return Identity(kind, name, group, known=True)
@@ -118,7 +120,8 @@ def _labels(top: Fields) -> dict[str, str]:
         if isinstance(value, (dict, list)) or not isinstance(key, str):
             metadata.wrong("labels", f"the label {show(key)} is no text", "text")
         elif value is not None:
-            labels[key] = str(value).lower() if isinstance(value, bool) else str(value)
+            # Labels repeat from node to node: one copy of each serves all.
+            labels[intern(key)] = intern(str(value).lower() if isinstance(value, bool) else str(value))
     return labels
 
 
@@ -169,12 +172,20 @@ def _node(name: str, top: Fields) -> r.Node:
         cluster_id=bgp.parsed("routeReflectorClusterID", _quad, "a dotted quad such as 244.0.0.1", 64) or "",
         ipv4_wireguard=_address(wireguard, "interfaceIPv4Address"),
         ipv6_wireguard=_address(wireguard, "interfaceIPv6Address"),
+        pod_cidrs=top.mapping("status").parsed_list("podCIDRs", values.prefix, values.PREFIX_FORM),
     )
 
 
 def _address(fields: Fields, field: str) -> str:
     found = fields.parsed(field, values.host_address, values.ADDRESS_FORM, 64)
     return "" if found is None else str(found)
+
+
+def _address_of(fields: Fields, field: str, version: int) -> str:
+    found = _address(fields, field)
+    if found and (":" in found) != (version == 6):
+        fields.wrong(field, f"is no IPv{version} address", f"an IPv{version} address")
+    return found
 
 
 def _severity(spec: Fields) -> r.LogSeverity | None:
@@ -293,6 +304,8 @@ def _bgp_configuration(name: str, top: Fields) -> r.BGPConfiguration:
         mesh_password=_secret_ref(spec, "nodeMeshPassword"),
         mesh_restart_time=_restart_time(spec, "nodeMeshMaxRestartTime"),
         ignored_interfaces=spec.parsed_list("ignoredInterfaces", _pattern, f"{INTERFACE_FORM}, not a bare *"),
+        local_workload_ipv4=_address_of(spec, "localWorkloadPeeringIPV4", 4),
+        local_workload_ipv6=_address_of(spec, "localWorkloadPeeringIPV6", 6),
         program_cluster_routes=spec.choice("programClusterRoutes", r.ProgramClusterRoutes)
         or r.ProgramClusterRoutes.NO_ENCAP_ONLY,
         ipv4_priority=spec.integer("ipv4NormalRoutePriority", *_PRIORITIES) or 1024,
@@ -409,18 +422,20 @@ def _block_affinity(name: str, top: Fields) -> r.BlockAffinity | None:
     return None if cidr is None else r.BlockAffinity(name, node, cidr, state, deleted, host)
 
 
-def _secret(name: str, top: Fields) -> r.Secret:
-    data: dict[str, bytes] = {}
-    # Values are never shown: they are what the object is there to hide.
-    for key, value in top.mapping("data").value.items():
-        try:
-            data[str(key)] = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
-        except (binascii.Error, ValueError):
-            top.sink.note(f"data.{show(key)}", "is not base64", allowed="base64, or plain text in stringData")
-    for key, value in top.mapping("stringData").value.items():
-        convert(top.sink, f"stringData.{show(key)}", "" if isinstance(value, str) else 0, str, "text, in quotes")
-        data[str(key)] = value.encode("utf-8", "replace") if isinstance(value, str) else b""
-    return r.Secret(name, data)
+def _node_status(name: str, top: Fields) -> r.CalicoNodeStatus:
+    spec = top.mapping("spec")
+    classes: set[r.StatusClass] = set()
+    for path, item in spec.items("classes"):
+        found = next((member for member in r.StatusClass if member.value == item), None)
+        if found is None:
+            allowed = ", ".join(member.value for member in r.StatusClass)
+            spec.sink.note(path, "is none of the known values", value=item, allowed=allowed)
+        else:
+            classes.add(found)
+    node = spec.text("node")
+    if not node and not spec.has("node"):
+        spec.wrong("node", "is missing", "a node's name")
+    return r.CalicoNodeStatus(name, node, frozenset(classes), spec.integer("updatePeriodSeconds", 0, 86400) or 0)
 
 
 _PARSERS: Mapping[str, Callable[[str, Fields], Resource | None]] = {
@@ -430,5 +445,8 @@ _PARSERS: Mapping[str, Callable[[str, Fields], Resource | None]] = {
     "BGPFilter": bgp_filter,
     "IPPool": _ip_pool,
     "BlockAffinity": _block_affinity,
-    "Secret": _secret,
+    "Secret": secret,
+    "Service": service,
+    "EndpointSlice": endpoint_slice,
+    "CalicoNodeStatus": _node_status,
 }

@@ -1,7 +1,7 @@
 """Calico's resources as far as BGP reads them: frozen, validated, compared by value.
 
-`config.parse` makes them. Field names are the API's in snake case; what the API leaves unset is None, an empty tuple or
-the API's default. Fields that BGP ignores (natOutgoing, allowedUses, ...) are not kept.
+`config.parse` and its sisters make them. Field names are the API's in snake case; what the API leaves unset is None, an
+empty tuple or the API's default. Fields that BGP ignores (natOutgoing, allowedUses, ...) are not kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ __all__ = [
     "BGPPeer",
     "BindMode",
     "BlockAffinity",
+    "CalicoNodeStatus",
     "Encapsulation",
+    "EndpointSlice",
     "FilterAction",
     "FilterRule",
     "IPPool",
@@ -40,7 +42,12 @@ __all__ = [
     "RuleSource",
     "Secret",
     "SecretRef",
+    "Service",
+    "ServiceType",
     "SourceAddress",
+    "StatusClass",
+    "TrafficPolicy",
+    "Workload",
 ]
 
 
@@ -145,6 +152,30 @@ class RuleSource(Enum):
     REMOTE_PEERS = "RemotePeers"
 
 
+class ServiceType(Enum):
+    """Service.spec.type; the first three can be announced."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+    EXTERNAL_NAME = "ExternalName"
+
+
+class TrafficPolicy(Enum):
+    """Service.spec.externalTrafficPolicy; a missing one is neither (calico-bgp.md 7.6)."""
+
+    CLUSTER = "Cluster"
+    LOCAL = "Local"
+
+
+class StatusClass(Enum):
+    """What a CalicoNodeStatus asks the node to report."""
+
+    AGENT = "Agent"
+    BGP = "BGP"
+    ROUTES = "Routes"
+
+
 @frozen
 class SecretRef:
     """A key of a Secret in the speaker's namespace."""
@@ -167,6 +198,8 @@ class Node:
     """routeReflectorClusterID, a dotted quad."""
     ipv4_wireguard: str = ""
     ipv6_wireguard: str = ""
+    pod_cidrs: tuple[Prefix, ...] = ()
+    """status.podCIDRs: with USE_POD_CIDR they are the node's blocks."""
 
     def address(self, family: Family) -> str:
         """The BGP address of a family, or ""."""
@@ -204,6 +237,9 @@ class BGPConfiguration:
     mesh_password: SecretRef | None = None
     mesh_restart_time: int | None = None
     ignored_interfaces: tuple[str, ...] = ()
+    local_workload_ipv4: str = ""
+    """localWorkloadPeeringIPV4: the address that local pods dial; Felix sets it up, BGP does nothing with it."""
+    local_workload_ipv6: str = ""
     program_cluster_routes: ProgramClusterRoutes = ProgramClusterRoutes.NO_ENCAP_ONLY
     ipv4_priority: int = 1024
     ipv6_priority: int = 1024
@@ -320,7 +356,77 @@ class Secret:
     data: Mapping[str, bytes] = field(factory=dict, repr=False)
 
 
-Resource = Node | BGPConfiguration | BGPPeer | BGPFilter | IPPool | BlockAffinity | Secret
+@frozen
+class Service:
+    """A Kubernetes Service that can have addresses to announce. `name` is "namespace/name"."""
 
-KINDS: tuple[str, ...] = ("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "BlockAffinity", "Secret")
+    name: str
+    type: ServiceType = ServiceType.CLUSTER_IP
+    cluster_ips: tuple[Prefix, ...] = ()
+    """spec.clusterIPs (or clusterIP) as host prefixes; empty for headless Services."""
+    external_ips: tuple[Prefix, ...] = ()
+    load_balancer_ip: Prefix | None = None
+    """spec.loadBalancerIP: what was asked for."""
+    ingress_ips: tuple[Prefix, ...] = ()
+    """status.loadBalancer.ingress[].ip: what was given."""
+    policy: TrafficPolicy | None = None
+    """externalTrafficPolicy."""
+    families: frozenset[Family] = frozenset()
+    """ipFamilies, else those of the cluster IPs."""
+
+
+@frozen
+class EndpointSlice:
+    """Where the ready endpoints of a Service are; nothing else of a slice is kept. `name` is "namespace/name"."""
+
+    name: str
+    service: str
+    """"namespace/name" of the Service."""
+    family: Family | None
+    """None: host names, which give no addresses."""
+    nodes: frozenset[str] = frozenset()
+    """Nodes with a ready endpoint; "" stands for endpoints without a node."""
+
+
+@frozen
+class CalicoNodeStatus:
+    """A wish for status reports about a node."""
+
+    name: str
+    node: str
+    classes: frozenset[StatusClass] = frozenset()
+    period: int = 0
+    """Seconds between updates; 0 = none."""
+
+
+@frozen
+class Workload:
+    """A pod on this node, as Felix reports it in a file of its endpoint-status folder; in no datastore."""
+
+    name: str
+    """The file's name."""
+    peer: str = ""
+    """bgpPeerName: the BGPPeer whose localWorkloadSelector it matches; "" = none."""
+    addresses: tuple[str, ...] = ()
+    """At most one a family: the first of ipv4Nets and of ipv6Nets."""
+    interface: str = ""
+
+
+Resource = (
+    Node
+    | BGPConfiguration
+    | BGPPeer
+    | BGPFilter
+    | IPPool
+    | BlockAffinity
+    | Secret
+    | Service
+    | EndpointSlice
+    | CalicoNodeStatus
+)
+
+KINDS: tuple[str, ...] = (
+    *("Node", "BGPConfiguration", "BGPPeer", "BGPFilter", "IPPool", "BlockAffinity", "Secret"),
+    *("Service", "EndpointSlice", "CalicoNodeStatus"),
+)
 """Kinds that are read; each is the name of its class."""

@@ -100,6 +100,15 @@ class Prefix:
     key: bytes
     length: int
 
+    def covers(self, other: Prefix) -> bool:
+        """Whether `other` lies inside, or is equal."""
+        if other.family != self.family or other.length < self.length:
+            return False
+        whole, bits = divmod(self.length, 8)
+        if other.key[1 : 1 + whole] != self.key[1 : 1 + whole]:
+            return False
+        return not bits or (other.key[1 + whole] ^ self.key[1 + whole]) >> (8 - bits) == 0
+
     def __str__(self) -> str:
         return f"{ip_address(self.key[1:].ljust(self.family.octets, bytes(1)))}/{self.length}"
 

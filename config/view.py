@@ -98,6 +98,8 @@ def _condition(condition: t.Condition) -> str:
             return _span("metric", low, high)
         case t.MatchNextHop(addresses):
             return "next hop " + " or ".join(sorted(map(format_address, addresses)))
+        case t.MatchNextHopInside(family, key):
+            return f"next hop in {format_prefix(family, key)}"
 
 
 def _action(action: t.Action) -> str:
@@ -114,3 +116,5 @@ def _action(action: t.Action) -> str:
             return f"LOCAL_PREF {base} - metric ({default} where none)"
         case t.MetricFromLocalPref(base):
             return f"metric {base} - LOCAL_PREF"
+        case t.SetTunnel(device):
+            return f"through {device}"

@@ -86,6 +86,10 @@ _DAEMON: tuple[tuple[_Spec, Callable[[Status], Iterable[Sample]]], ...] = (
         lambda s: [((), float(s["datastore"]["connected"]))],
     ),
     (
+        _Spec("datastore_age_seconds", "Since when what is in force may be older than the datastore's state; else 0"),
+        lambda s: [((), s["datastore"]["age_seconds"])],
+    ),
+    (
         _Spec("datastore_problems", "Resources or fields that are refused at present"),
         lambda s: [((), float(len(s["datastore"]["problems"])))],
     ),

@@ -116,7 +116,8 @@ def _number(name: str, number: int) -> str:
 
 def _problems(status: Status) -> str:
     store = status["datastore"]
-    state = "" if store["connected"] else f" <b class=bad>not connected: {escape(store['text'])}</b>"
+    word = "held back" if store["connected"] else "not connected"
+    state = f" <b class=bad>{word}: {escape(store['text'])}</b>" if store["text"] else ""
     items = "".join(
         f"<li>{escape(problem['object'] or problem['file'])} {escape(problem['field'])}: {escape(problem['text'])}</li>"
         for problem in store["problems"][:100]

@@ -80,7 +80,9 @@ class Datastore(TypedDict):
     url: str
     connected: bool
     text: str
-    """Why not connected; else ""."""
+    """Why not connected, or what is held back; else ""."""
+    age_seconds: float
+    """Since when what is in force is older than the datastore may be; 0.0 while it is the datastore's state."""
     applied_at: str | None
     """When the last compiled snapshot was applied."""
     problems: list[Problem]

@@ -63,4 +63,5 @@ class DaemonState:
 
 def no_datastore(url: str = "", problems: Sequence[Problem] = ()) -> Datastore:
     """The answer of a daemon that is configured by flags alone."""
-    return {"url": url, "connected": True, "text": "", "applied_at": None, "problems": list(problems)}
+    listed = list(problems)
+    return {"url": url, "connected": True, "text": "", "age_seconds": 0.0, "applied_at": None, "problems": listed}

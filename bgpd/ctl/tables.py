@@ -102,9 +102,11 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
         yield "Restart", f"in progress, waits for {waiting}" + (f"; ends in {duration(left)} at most" if left else "")
     store = status["datastore"]
     if store["url"]:
-        state = "connected" if store["connected"] else f"not connected: {store['text']}"
+        state = "connected" if store["connected"] else "not connected"
+        state += f": {store['text']}" if store["text"] else ""
+        state += f"; in force since before {duration(store['age_seconds'])}" if store["age_seconds"] else ""
         applied = f", last applied {store['applied_at']}" if store["applied_at"] else ""
-        yield "Datastore", _good(f"{store['url']}, {state}{applied}", store["connected"])
+        yield "Datastore", _good(f"{store['url']}, {state}{applied}", store["connected"] and not store["text"])
     kernel = status["kernel"]
     if kernel is not None:
         form = "nexthop objects" if kernel["nexthop_objects"] else "plain next hops"

@@ -36,6 +36,7 @@ class Subject:
         "metric",
         "next_hop",
         "preference",
+        "tunnel",
     )
 
     def __init__(
@@ -56,6 +57,7 @@ class Subject:
         self.communities: tuple[int, ...] | None = None
         self.large: tuple[tuple[int, int, int], ...] | None = None
         self.next_hop = attrs.next_hop
+        self.tunnel = ""
 
     def copy(self) -> Subject:
         """A subject that can be changed without changing this one."""
@@ -254,6 +256,17 @@ def _local_pref(c: t.MatchLocalPref) -> Test:
     return test
 
 
+def _next_hop_inside(c: t.MatchNextHopInside) -> Test:
+    octets = c.family.octets
+    matches = compile_prefixes([t.MatchPrefix((t.PrefixRange(c.family, c.key, c.key[0], c.family.bits),))])
+
+    def test(subject: Subject) -> bool:
+        hop = subject.next_hop[:16]
+        return len(hop) == octets and bool(matches(bytes((c.family.bits,)) + hop))
+
+    return test
+
+
 _TESTS: dict[type, Callable[..., Test]] = {
     t.MatchSource: _source,
     t.MatchInterface: _interface,
@@ -263,6 +276,7 @@ _TESTS: dict[type, Callable[..., Test]] = {
     t.MatchLocalPref: _local_pref,
     t.MatchMetric: lambda c: lambda s: c.minimum <= s.metric <= c.maximum,
     t.MatchNextHop: lambda c: lambda s: s.next_hop in c.addresses,
+    t.MatchNextHopInside: _next_hop_inside,
 }
 
 
@@ -298,6 +312,10 @@ def _set(name: str) -> Callable[..., Change]:
     return make
 
 
+def _set_tunnel(a: t.SetTunnel) -> Change:
+    return lambda s: setattr(s, "tunnel", a.device)
+
+
 def _local_pref_from_metric(a: t.LocalPrefFromMetric) -> Change:
     def change(subject: Subject) -> None:
         metric = subject.metric if subject.metric >= 0 else a.default
@@ -322,4 +340,5 @@ _ACTIONS: dict[type, Callable[..., Change]] = {
     t.SetPreference: _set("preference"),
     t.LocalPrefFromMetric: _local_pref_from_metric,
     t.MetricFromLocalPref: _metric_from_local_pref,
+    t.SetTunnel: _set_tunnel,
 }

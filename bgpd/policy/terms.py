@@ -112,6 +112,14 @@ class MatchNextHop:
     addresses: frozenset[bytes]
 
 
+@frozen
+class MatchNextHopInside:
+    """The route has a BGP next hop, and it lies inside this prefix (an NLRI key of the family)."""
+
+    family: Family
+    key: bytes
+
+
 Condition = (
     MatchPrefix
     | MatchSource
@@ -122,6 +130,7 @@ Condition = (
     | MatchLocalPref
     | MatchMetric
     | MatchNextHop
+    | MatchNextHopInside
 )
 
 
@@ -178,6 +187,13 @@ class MetricFromLocalPref:
     base: int
 
 
+@frozen
+class SetTunnel:
+    """In a kernel chain: send packets to the BGP next hop itself through this device (Calico's IPIP: "tunl0")."""
+
+    device: str
+
+
 Action = (
     AddCommunity
     | AddLargeCommunity
@@ -186,6 +202,7 @@ Action = (
     | SetPreference
     | LocalPrefFromMetric
     | MetricFromLocalPref
+    | SetTunnel
 )
 
 

@@ -16,6 +16,7 @@ from bgpd.session.events import Close, SessionEvent, StaleExpired
 from bgpd.session.fsm import Event, State
 from bgpd.session.machine import Machine
 from bgpd.session.negotiate import Negotiated, negotiate
+from bgpd.session.retry import ERROR_MEMORY
 from bgpd.settings import PeerSettings
 from bgpd.wire.framing import MessageType
 from bgpd.wire.notification import Notification, build_shutdown_data, parse_notification, shutdown_text, wrap_hard_reset
@@ -83,6 +84,12 @@ class Session(Actions):
     def running(self) -> bool:
         """Started, and not stopped since."""
         return self._running
+
+    def forgettable(self, now: float) -> bool:
+        """Whether nothing would be lost with this session: no connection, no stale routes, no memory of errors."""
+        if self._by_conn or self._helper.stale:
+            return False
+        return not self._damping.errors or now - self._damping.last_error_at >= ERROR_MEMORY
 
     def take(self) -> list[SessionEvent]:
         """What has happened since the last call, in order."""

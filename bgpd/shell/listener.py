@@ -14,6 +14,7 @@ from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.shell import sockopt
 from bgpd.shell.connector import user_timeout
 from bgpd.shell.logs import RateLimit
+from bgpd.shell.pace import ConnectionPace
 
 __all__ = ["BACKLOG", "ListenError", "Listener", "PeerIndex"]
 
@@ -25,6 +26,9 @@ PAUSE_TIME = 0.25
 """Seconds without accepting after descriptors or memory ran out."""
 RETRY_TIME = 5.0
 """Seconds between attempts to open a listener that could not be opened at run time."""
+
+_REFUSAL = b"\xff" * 16 + bytes((0, 21, 3, 6, 5))
+"""NOTIFICATION Cease/5, connection rejected: written before there is a session that could."""
 
 _log = logging.getLogger("bgpd.listener")
 
@@ -148,6 +152,9 @@ class Listener:
         self._fault_limit = RateLimit(1, 0.1)
         self.refused_unknown = 0
         """Connections from addresses that are no peer's."""
+        self.refused_pace = 0
+        """Connections refused because their address made too many in a second."""
+        self._pace = ConnectionPace(self.settings.connection_rate)
         self.refused_ttl = 0
         """Connections whose SYN had come too far for GTSM."""
         self.pauses = 0
@@ -168,7 +175,7 @@ class Listener:
         An address that is not on the host yet (IPv6 needs a second after a link comes up) is tried again later, and
         so is a family that the host lacks.
         """
-        self.settings, self._index = settings, PeerIndex(settings)
+        self._use(settings)
         for address, port in self.settings.listen:
             try:
                 self._open(address, port)
@@ -192,7 +199,7 @@ class Listener:
 
     def apply(self, settings: SpeakerSettings) -> None:
         """Follow changed settings: listeners come and go, keys change; no existing connection notices."""
-        self.settings, self._index = settings, PeerIndex(settings)
+        self._use(settings)
         for where in [where for where in self._sockets if where not in self.settings.listen]:
             self._shut(self._sockets.pop(where))
         for entry in self._sockets.values():
@@ -278,8 +285,11 @@ class Listener:
             if self._unknown_limit.allow(monotonic()):
                 _log.warning("connection from %s refused: no such peer%s", remote, self._unknown_limit.reset())
             return
-        peer = self._index.find(remote)
         sock.setblocking(False)
+        if not self._pace.allow(remote, monotonic()):
+            self._refuse_pace(sock, remote)
+            return
+        peer = self._index.find(remote)
         if peer is not None:
             hops = peer.ttl_security_hops
             sockopt.session_options(sock, hops, peer.ttl, user_timeout(peer))
@@ -289,6 +299,22 @@ class Listener:
                 self._refuse_ttl(sock, remote, ttl, 256 - hops)
                 return
         self._accepted(sock, remote)
+
+    def _refuse_pace(self, sock: socket.socket, remote: str) -> None:
+        """Too many connections from a peer's address: Cease/5 (RFC 4486 §4), if it goes out at once, and the end."""
+        self.refused_pace += 1
+        try:
+            sock.send(_REFUSAL)
+        finally:
+            sock.close()
+        if self._unknown_limit.allow(monotonic()):
+            rate, suffix = self._pace.rate, self._unknown_limit.reset()
+            _log.warning("connection from %s refused: more than %d in a second%s", remote, rate, suffix)
+
+    def _use(self, settings: SpeakerSettings) -> None:
+        self.settings, self._index = settings, PeerIndex(settings)
+        if self._pace.rate != settings.connection_rate:
+            self._pace = ConnectionPace(settings.connection_rate)
 
     def _refuse_ttl(self, sock: socket.socket, remote: str, ttl: int, least: int) -> None:
         self.refused_ttl += 1

@@ -37,6 +37,8 @@ def speaker_settings(data: Mapping[str, Any]) -> SpeakerSettings:
     values["peers"] = tuple(peer_settings(item) for item in values.get("peers", ()))
     values["dynamic"] = tuple((cidr, peer_settings(item)) for cidr, item in values.get("dynamic", ()))
     values["static_routes"] = tuple(_static(item) for item in values.get("static_routes", ()))
+    # Scripted peers come as fast as they can, and from one address.
+    values.setdefault("connection_rate", 0)
     values["learn"] = LearnSettings(**_tuples(values.get("learn", {})))
     values["fib"] = FibSettings(**_tuples(values.get("fib", {})))
     return SpeakerSettings(**values)

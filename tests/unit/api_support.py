@@ -138,8 +138,8 @@ class World:
 
     def datastore(self) -> Datastore:
         return {
-            "url": "file:/etc/calico", "connected": True, "text": "", "applied_at": "2026-01-01T00:00:00Z",
-            "problems": [PROBLEM],
+            "url": "file:/etc/calico", "connected": True, "text": "", "age_seconds": 0.0,
+            "applied_at": "2026-01-01T00:00:00Z", "problems": [PROBLEM],
         }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from attrs import evolve, frozen
@@ -121,6 +121,9 @@ def _holds(condition: t.Condition, route: Route) -> bool:
             return low <= route.metric <= high
         case t.MatchNextHop(addresses):
             return route.next_hop in addresses
+        case t.MatchNextHopInside(family, key):
+            outer = ip_network((key[1:].ljust(family.octets, b"\0"), key[0]))
+            return bool(route.next_hop) and ip_address(route.next_hop[:16]) in outer
 
 
 def _act(action: t.Action, route: Route) -> Route:

@@ -32,7 +32,7 @@ def test_validate_names_file_line_object_field_value_and_allowed() -> None:
     assert "peers.yaml:25: BGPPeer/bad-mode: spec.nextHopMode" in found.stdout
     assert "allowed: Auto, Self, Keep" in found.stdout
     assert "peers.yaml:29: not readable as YAML" in found.stdout
-    assert "1 objects good, 2 refused" in found.stdout
+    assert "2 objects good, 2 refused" in found.stdout
 
 
 def test_validate_good_files() -> None:

@@ -352,7 +352,7 @@ def test_identity_refused(document: object, field: str) -> None:
 
 def test_kinds_are_known_by_group() -> None:
     assert not identify({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "a"}}).known
-    assert not identify({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "a"}}).known
+    assert not identify({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}}).known
     assert identify({"kind": "IPPool", "apiVersion": "crd.projectcalico.org/v1", "metadata": {"name": "a"}}).known
 
 

@@ -41,11 +41,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "config": SEAMS,
     "config.bgpctl": ("config", "bgpd"),
     "reflector": (*SEAMS, "bgpd.shell", "bgpd.api", "config"),
+    "reflector.__main__": ("bgpd", "config", "reflector"),
 }
 
 WORLDLY = (
     *("bgpd.__main__", "bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
+    *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
+    *("config.etcd_client", "config.etcd_edit"),
     *("config.ctl", "config.bgpctl", "reflector"),
 )
 """Modules that may know sockets, clocks, loops and chance. All others are pure."""
@@ -65,6 +68,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "pyroute2": ("bgpd.fib.netlink",),
     "uvloop": ("bgpd.shell", "bgpd.__main__", "reflector"),
     "exabgp": ("bgpd.ctl.exabgp_text",),
+    "grpc": ("config.etcd", "config.etcd_client"),
 }
 """Packages with a place of their own."""
 

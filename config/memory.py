@@ -1,0 +1,64 @@
+"""What a compile may take over from the one before: results of pure functions, by the identity of their inputs.
+
+A compile always makes the whole wanted state; memory only spares it from making the same values again. Since resources
+are immutable, a result whose inputs are the very same objects is the same result. Results are handed on as the same
+objects too, so that whoever compares two settings can stop at `is`. Forgetting everything at any time changes nothing
+but speed, and a property test holds compiles with memory against fresh ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+__all__ = ["Memory"]
+
+T = TypeVar("T")
+
+
+class Memory:
+    """Belongs to one compiler; never shared."""
+
+    def __init__(self) -> None:
+        self._made: dict[object, tuple[tuple[object, ...], Any]] = {}
+        self._values: dict[object, Any] = {}
+        self._tables: dict[object, tuple[tuple[object, ...], dict[Any, Any]]] = {}
+
+    def made(self, key: object, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
+        """The result of `make`, or the former one under `key` if its inputs were these very objects."""
+        known = self._made.get(key)
+        if known is None or not _same(known[0], inputs):
+            known = self._made[key] = (inputs, make())
+        result: T = known[1]
+        return result
+
+    def shared(self, key: object, value: T) -> T:
+        """`value`, as the object that it was before where it is equal to that."""
+        known: T | None = self._values.get(key)
+        if known is not None and known == value:
+            return known
+        self._values[key] = value
+        return value
+
+    def table(self, key: object, inputs: tuple[object, ...] = ()) -> dict[Any, Any]:
+        """A place for results of one kind, emptied whenever `inputs` are other objects than before."""
+        known = self._tables.get(key)
+        if known is None or not _same(known[0], inputs):
+            known = self._tables[key] = (inputs, {})
+        return known[1]
+
+    @staticmethod
+    def trim(table: dict[Any, Any], live: Collection[Any]) -> None:
+        """Forget what is in the table beside `live` once that is the larger part."""
+        if len(table) > 2 * len(live) + 64:
+            kept = {key: table[key] for key in live if key in table}
+            table.clear()
+            table.update(kept)
+
+
+def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:
+    return len(old) == len(new) and all(map(_is, old, new))
+
+
+def _is(old: object, new: object) -> bool:
+    return old is new

@@ -1,0 +1,73 @@
+"""Calico's resources -> SpeakerSettings of a standalone reflector.
+
+The reflector is a node to Calico's rules: its clients are the nodes whose BGPPeers name it, or that its own BGPPeers
+select (reverse peering included). Where it has a Node resource of its name, that says everything. A pod has none, as
+Node resources are Kubernetes' nodes there: it is then put into the picture here, with the addresses and the cluster id
+of the command line, and each BGPPeer whose `peerIP` is such an address makes clients of the nodes that it applies to.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from attrs import evolve
+
+from config import resources as r
+from config.compile import Compiled, compile
+from config.snapshot import Put, Snapshot
+from reflector.flags import limited, twins, without_kernel
+
+__all__ = ["ClusterIdError", "compile_reflector"]
+
+
+class ClusterIdError(Exception):
+    """The reflector's cluster id is missing or said twice; one sentence with the way out."""
+
+
+def compile_reflector(snapshot: Snapshot, options: argparse.Namespace, env: Mapping[str, str]) -> Compiled:
+    """The settings of a standalone reflector. Raises ClusterIdError."""
+    if options.router_id:
+        env = {**env, "CALICO_ROUTER_ID": options.router_id}
+    compiled = compile(_with_node(snapshot, options), options.node, env)
+    settings = compiled.settings
+    if settings is None:
+        return compiled
+    known = {peer.address for peer in settings.peers}
+    extra = tuple(peer for peer in twins(options, settings.asn, None) if peer.address not in known)
+    settings = evolve(settings, peers=(*settings.peers, *extra))
+    return evolve(compiled, settings=limited(without_kernel(settings), options))
+
+
+def _with_node(snapshot: Snapshot, options: argparse.Namespace) -> Snapshot:
+    """The snapshot with the reflector as a node."""
+    node = snapshot.of(r.Node).get(options.node)
+    if node is not None:
+        if not node.cluster_id:
+            if not options.cluster_id:
+                text = "has no routeReflectorClusterID; set spec.bgp.routeReflectorClusterID, or give --cluster-id"
+                raise ClusterIdError(f"Node/{node.name} {text}")
+            return snapshot.put(evolve(node, cluster_id=options.cluster_id))
+        if options.cluster_id and options.cluster_id != node.cluster_id:
+            ids = f"--cluster-id is {options.cluster_id}, but Node/{node.name} has {node.cluster_id}"
+            raise ClusterIdError(f"{ids}; leave the flag out, or make them equal")
+        return snapshot
+    listen = [(address, port) for address, port in options.listen or () if address not in ("0.0.0.0", "::")]
+    addresses = options.address or tuple(dict.fromkeys(address for address, _ in listen))
+    if not options.cluster_id or not addresses:
+        # Without them there has to be a Node resource, and perhaps one is about to come.
+        return snapshot
+    own = r.Node(
+        name=options.node,
+        asn=options.asn,
+        ipv4_address=next((address for address in addresses if ":" not in address), ""),
+        ipv6_address=next((address for address in addresses if ":" in address), ""),
+        cluster_id=options.cluster_id,
+    )
+    changes: list[Put] = [Put(own)]
+    config = f"node.{options.node}"
+    ports = {port for _, port in options.listen or ()}
+    if config not in snapshot.of(r.BGPConfiguration) and len(ports) == 1:
+        # A BGPPeer that names a port means the node that listens there.
+        changes.append(Put(r.BGPConfiguration(config, listen_port=ports.pop())))
+    return snapshot.apply(changes)

@@ -1,0 +1,140 @@
+"""A real etcd on loopback with a folder and ports of its own, and the calls of its API that only tests need."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+__all__ = ["EtcdServer", "certificates", "free_port"]
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EtcdServer:
+    """One member. `start` and `kill` can follow each other as often as one likes; the data stay."""
+
+    def __init__(self, folder: Path, *extra: str, tls: Path | None = None) -> None:
+        """`tls`: a folder made by `certificates`; clients must then show a certificate."""
+        program = shutil.which("etcd")
+        assert program is not None, "the program etcd is not installed (Debian: etcd-server)"
+        self._program = program
+        self.folder = folder
+        self.port = free_port()
+        self._peer_port = free_port()
+        self._extra = list(extra)
+        self._scheme = "http"
+        self._tls = tls
+        if tls is not None:
+            self._scheme = "https"
+            self._extra += ["--cert-file", f"{tls}/server.pem", "--key-file", f"{tls}/server.key"]
+            self._extra += ["--trusted-ca-file", f"{tls}/ca.pem", "--client-cert-auth"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """For the datastore's option."""
+        return f"{'etcd' if self._scheme == 'http' else 'etcds'}://127.0.0.1:{self.port}"
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        client, peer = f"{self._scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
+        arguments = [self._program, "--name", "one", "--data-dir", str(self.folder / "data")]
+        arguments += ["--listen-client-urls", client, "--advertise-client-urls", client]
+        arguments += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        arguments += ["--initial-cluster", f"one={peer}", "--log-level", "error", *self._extra]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    async def start(self) -> None:
+        """Start it and wait until it serves."""
+        self.launch()
+        async with asyncio.timeout(60):
+            while not await asyncio.to_thread(self._serves):
+                assert self._process is not None
+                assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+                await asyncio.sleep(0.02)
+
+    def _serves(self) -> bool:
+        context = None
+        if self._tls is not None:
+            context = ssl.create_default_context(cafile=f"{self._tls}/ca.pem")
+            context.load_cert_chain(f"{self._tls}/client.pem", f"{self._tls}/client.key")
+        try:
+            url = f"{self._scheme}://127.0.0.1:{self.port}/health"
+            with urllib.request.urlopen(url, timeout=5, context=context) as response:
+                return bool(json.load(response)["health"] == "true")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: it holds its connections and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wipe(self) -> None:
+        """Remove its data; only while it does not run."""
+        assert self._process is None
+        shutil.rmtree(self.folder / "data")
+
+    async def gateway(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A call of etcd's JSON gateway, which is not the way that the program under test takes."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v3/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+
+        def call() -> Any:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return json.load(response)
+
+        answer: dict[str, Any] = await asyncio.to_thread(call)
+        return answer
+
+
+def certificates(folder: Path) -> None:
+    """Make an authority (ca), a server's certificate for 127.0.0.1, a client's, and another authority (other)."""
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, cwd=folder, capture_output=True)
+
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for name in ("ca", "other"):
+        run(
+            "req",
+            "-x509",
+            *curve,
+            "-days",
+            "2",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            f"{name}.pem",
+        )
+    (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    (folder / "client.ext").write_text("extendedKeyUsage=clientAuth\n")
+    for name in ("server", "client"):
+        run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
+        run("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")

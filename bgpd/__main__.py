@@ -39,6 +39,7 @@ from bgpd.speaker import Speaker
 from config.compile import Compiled, compile
 from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
+from config.memory import Memory
 from config.problems import Problem
 from config.resources import LogSeverity
 from config.snapshot import Snapshot
@@ -142,6 +143,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._changed = asyncio.Event()
         self._datastore = self.open_datastore()
+        self._memory = Memory()
         self._compiled: Compiled | None = None
         self._settings: SpeakerSettings | None = None
         self._forwarding_kept = True
@@ -163,7 +165,7 @@ class Daemon:
 
     def compile_snapshot(self, snapshot: Snapshot) -> Compiled:
         """What resources mean for this speaker. Raises StartError for what can only be wrong at the start."""
-        return compile(snapshot, self._options.node, os.environ)
+        return compile(snapshot, self._options.node, os.environ, self._memory)
 
     async def run(self) -> None:
         """Start, run until a signal comes, stop. Raises StartError."""

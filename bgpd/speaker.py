@@ -16,11 +16,12 @@ from ipaddress import ip_address
 from itertools import chain
 
 from bgpd.dynamic import DynamicPeers
-from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send
 from bgpd.errors import BGPError, Cease, ErrorCode
 from bgpd.family import FAMILIES, Family, parse_address
 from bgpd.outbound import group_key
-from bgpd.peer import Peer, peer_cost
+from bgpd.peer import Peer
+from bgpd.reconfigure import reconfigure
 from bgpd.restart import RestartPhase
 from bgpd.rib.forwarding import Forwarding, same_way
 from bgpd.rib.importer import SLICE, Shared
@@ -31,7 +32,7 @@ from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev
 from bgpd.session.local import LocalState
-from bgpd.settings import Cost, PeerSettings, SpeakerSettings
+from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.wire.notification import Notification
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
 from bgpd.wire.update import Finding, UpdateContext, UpdateParser
@@ -531,75 +532,7 @@ class Speaker:
 
     def reconfigure(self, settings: SpeakerSettings, now: float) -> None:
         """Make `settings` true, at the least cost (`settings.Cost`)."""
-        old, self.settings = self.settings, settings
-        if (old.asn, old.router_id, old.cluster_id) != (settings.asn, settings.router_id, settings.cluster_id):
-            self.local.asn, self.local.router_id = settings.asn, parse_address(settings.router_id)
-            for peer in list(self.peers.values()):
-                self._reset(peer, peer.settings, now)
-        self.local.forwarding_kept = settings.forwarding_kept
-        self.dynamic.use(settings)
-        wanted = {peer.name: peer for peer in settings.peers}
-        for peer in list(self.dynamic.peers.values()):
-            # Out of every range now, or a configured peer's address from now on: gone; else by its template's new form.
-            new = self.dynamic.settings_for(peer.settings.address)
-            if new is None or any(other.address == new.address for other in settings.peers):
-                self._remove_peer(peer, now)
-            elif new != peer.settings:
-                self._change_peer(peer, new, now)
-        for peer in list(self.peers.values()):
-            if peer.settings.name not in wanted and not peer.dynamic:
-                self._remove_peer(peer, now)
-        for name, new in wanted.items():
-            known = self.peers.get(name)
-            if known is None:
-                self._add_peer(new)
-                if self.started:
-                    self.peers[name].session.start(now)
-                    self._drain(self.peers[name], now)
-            elif known.settings != new:
-                self._change_peer(known, new, now)
-        self._touched(self.local_routes.set_static(settings.static_routes))
-        if old.fib != settings.fib:
-            self.forwarding = Forwarding(settings.fib)
-            self._reprogram()
-        self._effects.append(ListenersChanged())
-
-    def _reprogram(self) -> None:
-        for family, rib in self.ribs.items():
-            if self.settings.fib.enabled:
-                self._effects.append(Program(family, self.forwarding.wanted(rib, rib.table)))
-            else:
-                self._effects.append(Program(family, dict.fromkeys(rib.table)))
-
-    def _change_peer(self, peer: Peer, new: PeerSettings, now: float) -> None:
-        old = peer.settings
-        if old.address != new.address or peer_cost(old, new) >= Cost.RESET:
-            self._reset(peer, new, now)
-            return
-        peer.configure(new, self.settings)
-        peer.session.update_settings(new)
-        imports = {f.family: f.import_chain for f in old.families}
-        rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
-        for family in new.families:
-            if rules_changed or imports.get(family.family) != family.import_chain:
-                peer.importer.reimport(family.family)
-        if peer.members:
-            self._regroup(peer)
-        self._check_limits(peer, now)
-        self._drain(peer, now)
-
-    def _reset(self, peer: Peer, new: PeerSettings, now: float) -> None:
-        """End a session for other settings, and begin anew."""
-        peer.session.stop(now, Cease.OTHER_CONFIGURATION_CHANGE)
-        self._drain(peer, now)
-        self._forget(peer)
-        if peer.dynamic:
-            # It has to come back, and is made anew then.
-            return
-        self._add_peer(new)
-        if self.started:
-            self.peers[new.name].session.start(now)
-            self._drain(self.peers[new.name], now)
+        reconfigure(self, settings, now)
 
     def _add_peer(self, settings: PeerSettings) -> Peer:
         peer = Peer(settings, self.settings, self.local, self.jitter, self.shared)

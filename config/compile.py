@@ -6,7 +6,7 @@ Pure: the same resources in any order give equal settings. Faults of single obje
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from attrs import frozen
 
@@ -38,13 +38,20 @@ class Compiled:
     log_severity: r.LogSeverity = r.LogSeverity.INFO
 
 
-def compile(snapshot: Snapshot, node: str, env: Mapping[str, str], memory: Memory | None = None) -> Compiled:
+def compile(
+    snapshot: Snapshot,
+    node: str,
+    env: Mapping[str, str],
+    memory: Memory | None = None,
+    workloads: Iterable[r.Workload] = (),
+) -> Compiled:
     """The settings of `node`. `env` is the environment with Calico's variables (CALICO_ROUTER_ID, NAMESPACE, ...).
 
     `memory`: that of the former compiles for the same node and environment; it changes the speed alone.
+    `workloads`: the pods on the node, as Felix's endpoint-status folder has them.
     """
     found: list[Problem] = []
-    cluster = view(snapshot, node, env, found, memory or Memory())
+    cluster = view(snapshot, node, env, found, memory or Memory(), workloads)
     settings = None if cluster is None else _settings(cluster, found)
     severity = r.LogSeverity.INFO
     if cluster is not None:

@@ -1,0 +1,96 @@
+"""New settings on a running Speaker: what differs is made true, at the least cost (`settings.Cost`).
+
+A part of the Speaker in a file of its own; nothing else calls it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bgpd.effects import ListenersChanged, Program
+from bgpd.errors import Cease
+from bgpd.family import parse_address
+from bgpd.peer import Peer, peer_cost
+from bgpd.rib.forwarding import Forwarding
+from bgpd.settings import Cost, PeerSettings, SpeakerSettings
+
+if TYPE_CHECKING:
+    from bgpd.speaker import Speaker
+
+__all__ = ["reconfigure"]
+
+
+def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
+    """Make `settings` true, at the least cost (`settings.Cost`)."""
+    old, speaker.settings = speaker.settings, settings
+    if (old.asn, old.router_id, old.cluster_id) != (settings.asn, settings.router_id, settings.cluster_id):
+        speaker.local.asn, speaker.local.router_id = settings.asn, parse_address(settings.router_id)
+        for peer in list(speaker.peers.values()):
+            _reset(speaker, peer, peer.settings, now)
+    speaker.local.forwarding_kept = settings.forwarding_kept
+    speaker.dynamic.use(settings)
+    wanted = {peer.name: peer for peer in settings.peers}
+    for peer in list(speaker.dynamic.peers.values()):
+        # Out of every range now, or a configured peer's address from now on: gone; else by its template's new form.
+        new = speaker.dynamic.settings_for(peer.settings.address)
+        if new is None or any(other.address == new.address for other in settings.peers):
+            speaker._remove_peer(peer, now)
+        elif new != peer.settings:
+            _change_peer(speaker, peer, new, now)
+    for peer in list(speaker.peers.values()):
+        if peer.settings.name not in wanted and not peer.dynamic:
+            speaker._remove_peer(peer, now)
+    for name, new in wanted.items():
+        known = speaker.peers.get(name)
+        if known is None:
+            speaker._add_peer(new)
+            if speaker.started:
+                speaker.peers[name].session.start(now)
+                speaker._drain(speaker.peers[name], now)
+        elif known.settings != new:
+            _change_peer(speaker, known, new, now)
+    speaker._touched(speaker.local_routes.set_static(settings.static_routes))
+    if old.fib != settings.fib:
+        speaker.forwarding = Forwarding(settings.fib)
+        _reprogram(speaker)
+    speaker._effects.append(ListenersChanged())
+
+
+def _reprogram(speaker: Speaker) -> None:
+    for family, rib in speaker.ribs.items():
+        if speaker.settings.fib.enabled:
+            speaker._effects.append(Program(family, speaker.forwarding.wanted(rib, rib.table)))
+        else:
+            speaker._effects.append(Program(family, dict.fromkeys(rib.table)))
+
+
+def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) -> None:
+    old = peer.settings
+    if old.address != new.address or peer_cost(old, new) >= Cost.RESET:
+        _reset(speaker, peer, new, now)
+        return
+    peer.configure(new, speaker.settings)
+    peer.session.update_settings(new)
+    imports = {f.family: f.import_chain for f in old.families}
+    rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
+    for family in new.families:
+        if rules_changed or imports.get(family.family) != family.import_chain:
+            peer.importer.reimport(family.family)
+    if peer.members:
+        speaker._regroup(peer)
+    speaker._check_limits(peer, now)
+    speaker._drain(peer, now)
+
+
+def _reset(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) -> None:
+    """End a session for other settings, and begin anew."""
+    peer.session.stop(now, Cease.OTHER_CONFIGURATION_CHANGE)
+    speaker._drain(peer, now)
+    speaker._forget(peer)
+    if peer.dynamic:
+        # It has to come back, and is made anew then.
+        return
+    speaker._add_peer(new)
+    if speaker.started:
+        speaker.peers[new.name].session.start(now)
+        speaker._drain(speaker.peers[new.name], now)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from bgpd.api.schema import DEFAULT_HEALTH, Datastore, socket_paths
+from bgpd.api.schema import BIRD_DIRECTORY, DEFAULT_HEALTH, Datastore, socket_paths
 from bgpd.api.schema import Problem as ProblemShown
 from bgpd.api.state import DaemonState
 from bgpd.routes import LocalChange
@@ -99,6 +99,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--api", metavar="ADDR:PORT", help="the api over HTTP as well; beyond loopback it needs --api-token-file")
     add("--api-token-file", metavar="FILE", help="file with the token that --api asks for")
     add("--socket", metavar="PATH", help=f"Unix socket of the api ({socket_paths()[0]}); 'none': no socket")
+    add("--bird-sockets", metavar="DIR",
+        help="BIRD's control sockets bird.ctl and bird6.ctl, for Calico's own tools, in DIR; 'none': none "
+        f"({BIRD_DIRECTORY}, where the api socket is there)")  # fmt: skip
     add(
         "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="what must be known after a restart (%(default)s)"
     )
@@ -184,6 +187,7 @@ class Daemon:
             except ListenError as error:
                 raise StartError(str(error)) from None
             closers.append(await self._start_api())
+            closers.append(await self._start_bird_sockets())
             await self._start_kernel(compiled)
             await self._start_speaker(listener)
             await self._stop.wait()
@@ -290,6 +294,18 @@ class Daemon:
         except ServeError as error:
             raise StartError(str(error)) from None
         return server.close
+
+    async def _start_bird_sockets(self) -> Callable[[], Any]:
+        """Serve what Calico's tools ask BIRD; what closes it."""
+        from bgpd.api.bird.server import BirdSockets, ServeError, start_sockets
+
+        wanted = getattr(self._options, "bird_sockets", "none")
+        sockets = BirdSockets(self._state)
+        try:
+            await start_sockets(sockets, wanted, default=self._options.socket is None)
+        except ServeError as error:
+            raise StartError(str(error)) from None
+        return sockets.close
 
     # Changes.
 

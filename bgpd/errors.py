@@ -97,6 +97,12 @@ def describe(code: int, subcode: int) -> str:
     return f"{code}/{subcode} {name}: {detail}" if detail else f"{code}/{subcode} {name}"
 
 
+def brief(code: int, subcode: int) -> str:
+    """A NOTIFICATION's code pair in few words: "Attribute length error", "Hold timer expired"."""
+    text = _SUBCODES.get(code, {}).get(subcode) or _CODES.get(code, "unknown error code")
+    return text[0].upper() + text[1:]
+
+
 class BGPError(Exception):
     """A fault of the peer that ends its session with one NOTIFICATION (RFC 4271 §6).
 

@@ -98,25 +98,30 @@ def unix_socket(wanted: str | None) -> tuple[socket.socket, str, str]:
     raise ServeError("; ".join([*reasons, "name a path with --socket"]))
 
 
+def control_socket(path: str, option: str, mode: int) -> socket.socket:
+    """A listening Unix socket at a place that was asked for with `option`. Raises ServeError."""
+    return _unix(path, option=option, mode=mode)
+
+
 class _InUse(ServeError):
     """Another daemon answers there."""
 
 
-def _unix(path: str, private: bool = False) -> socket.socket:
+def _unix(path: str, private: bool = False, option: str = "--socket", mode: int = 0o600) -> socket.socket:
     if len(os.fsencode(path)) > 107:
-        raise ServeError(f"--socket {path} is too long for a Unix socket: use a path of at most 107 octets")
+        raise ServeError(f"{option} {path} is too long for a Unix socket: use a path of at most 107 octets")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _directory(os.path.dirname(path) or ".", private)
-        _remove_stale(path)
+        _remove_stale(path, option)
         sock.bind(path)
         # Nobody can connect before listen(), so the mode is right from the first moment that counts.
-        os.chmod(path, 0o600)
+        os.chmod(path, mode)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise ServeError(f"the socket {path} cannot be made: {_reason(error)}; name another with --socket") from None
+        raise ServeError(f"the socket {path} cannot be made: {_reason(error)}; name another with {option}") from None
     except ServeError:
         sock.close()
         raise
@@ -131,11 +136,11 @@ def _directory(path: str, private: bool) -> None:
             raise ServeError(f"{path} belongs to someone else or is open to others; name a socket with --socket")
 
 
-def _remove_stale(path: str) -> None:
+def _remove_stale(path: str, option: str) -> None:
     """Take away a socket that a killed daemon left; one that answers stays."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ServeError(f"{path} exists and is no socket: remove it, or name another with --socket")
+            raise ServeError(f"{path} exists and is no socket: remove it, or name another with {option}")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -147,4 +152,4 @@ def _remove_stale(path: str) -> None:
             return
         except OSError:
             pass
-    raise _InUse(f"another bgpd answers on {path}: stop it, or give this one another place with --socket")
+    raise _InUse(f"another daemon answers on {path}: stop it, or give this one another place with {option}")

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypedDict
 SCHEMA_VERSION: Final = 1
 API_ROOT: Final = "/v1"
 DEFAULT_SOCKET: Final = "/var/run/calico/bgpd.sock"
+BIRD_DIRECTORY: Final = "/var/run/calico"
+"""Where Calico's BIRD has its control sockets."""
 DEFAULT_HEALTH: Final = "127.0.0.1:9178"
 LINES: Final = "application/x-ndjson"
 """Content type of /v1/routes: a `Route` a line, last line a `RoutesEnd`."""

@@ -24,6 +24,7 @@ from bgpd.settings import LearnSettings
 FELIX = 80
 BOOT = 3
 BIRD = 12
+_DROPS = {nl.RTN_BLACKHOLE: ", blackhole", nl.RTN_UNREACHABLE: ", unreachable", nl.RTN_PROHIBIT: ", prohibit"}
 _NEVER = frozenset({0, 1, 2, BIRD})
 _TYPES = frozenset({nl.RTN_UNICAST, nl.RTN_BLACKHOLE, nl.RTN_UNREACHABLE, nl.RTN_PROHIBIT})
 _FAMILIES = {nl.AF_INET: IPV4_UNICAST, nl.AF_INET6: IPV6_UNICAST}
@@ -337,4 +338,5 @@ def _label(shape: nl.RouteShape, interface: str) -> str:
         return "kernel route, protocol 80 (Felix workload)"
     if shape.protocol == BOOT and interface.startswith("cali"):
         return "kernel route, protocol 3 (Felix workload)"
-    return f"kernel route, protocol {protocol_name(shape.protocol)}"
+    drops = _DROPS.get(shape.type, "")
+    return f"kernel route, protocol {protocol_name(shape.protocol)}{drops}"

@@ -66,6 +66,10 @@ class NextHopTable:
     def __len__(self) -> int:
         return len(self._hops)
 
+    def local(self, family: Family, key: bytes, kind: SourceKind) -> LocalRoute | None:
+        """The host's own route of this kind, as it was given."""
+        return self._routes[family].get(key[0], {}).get(key, {}).get(kind)
+
     def set_own(self, addresses: frozenset[bytes]) -> list[NextHop]:
         """The host's own addresses, which are no usable next hops. Returns next hops whose answer may change."""
         changed = self._own ^ addresses

@@ -222,8 +222,9 @@ class Actions:
             self._dump(other, "the other one is Established", now)
         agreed = machine.negotiated
         assert agreed is not None
-        self.statistics.established_at = now
+        self.statistics.established_at = self.statistics.changed_at = now
         self.statistics.established_count += 1
+        self.statistics.trouble = ("", "")
         self._last_text = ""
         time = 0.0 if agreed.graceful is None else float(agreed.graceful.time)
         dropped = self._helper.reopen(agreed.forwarding_families, time, now)
@@ -280,6 +281,8 @@ class Actions:
         if cause.text and cause.level >= logging.INFO:
             self.statistics.last_error = cause.text
             self.statistics.last_error_at = now
+        if cause.brief[0]:
+            self.statistics.trouble = cause.brief
 
     def _drop_capabilities(self, machine: Machine, cause: Cause) -> bool:
         """RFC 5492 §3: a peer that refuses optional parameters gets one try without. True: that try is next."""
@@ -328,6 +331,7 @@ class Actions:
         statistics = self.statistics
         lasted = 0.0 if statistics.established_at is None else now - statistics.established_at
         statistics.established_at = None
+        statistics.changed_at = now
         statistics.flaps += 1
         # Only a session that lasted makes the next dial a quick one: no busy loop with a peer that opens and closes.
         self._retry.failures = 0 if lasted >= self.peer.connect_retry_time else self._retry.failures + 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from enum import Enum
 
-from bgpd.errors import BGPError, Cease, ErrorCode, describe
+from bgpd.errors import BGPError, Cease, ErrorCode, brief, describe
 from bgpd.wire.notification import Notification, shutdown_text, unwrap_hard_reset
 from bgpd.wire.refresh import RouteRefresh
 
@@ -41,6 +41,7 @@ class Cause:
 
     __slots__ = (
         "body",
+        "brief",
         "closes",
         "damped",
         "level",
@@ -65,6 +66,7 @@ class Cause:
         refresh: RouteRefresh | None = None,
         closes: bool = True,
         unsupported: bool = False,
+        brief: tuple[str, str] | None = None,
     ) -> None:
         self.text = text
         self.notification = notification
@@ -80,6 +82,16 @@ class Cause:
         """False: the connection is gone already."""
         self.unsupported = unsupported
         """The peer refused our optional parameters (2/4)."""
+        self.brief = brief or _brief(notification)
+        """For `Statistics.trouble`."""
+
+
+def _brief(sent: Notification | None) -> tuple[str, str]:
+    """What we complained about; closing in favour of another connection is no trouble."""
+    if sent is None or (sent.code, sent.subcode) == (ErrorCode.CEASE, Cease.COLLISION_RESOLUTION):
+        return "", ""
+    said = unwrap_hard_reset(sent) or sent
+    return "BGP Error", brief(said.code, said.subcode)
 
 
 QUIET = Cause("")
@@ -125,6 +137,7 @@ def from_notification(received: Notification) -> Cause:
         damped=error,
         level=_level(said, error),
         unsupported=(said.code, said.subcode) == (ErrorCode.OPEN_MESSAGE, 4),
+        brief=("Received", brief(said.code, said.subcode)),
     )
 
 
@@ -135,7 +148,8 @@ def _level(said: Notification, error: bool) -> int:
 
 
 def connection_lost(reason: str) -> Cause:
-    return Cause(f"the TCP connection was lost ({reason})", loss=Loss.CONNECTION, closes=False)
+    text = f"the TCP connection was lost ({reason})"
+    return Cause(text, loss=Loss.CONNECTION, closes=False, brief=("Socket", reason))
 
 
 def replaced() -> Cause:

@@ -101,6 +101,7 @@ class Session(Actions):
     def start(self, now: float) -> None:
         """Let the session come up (again). Errors of earlier are remembered, but no idle hold is waited for."""
         self._running = True
+        self.statistics.changed_at = now
         self._retry.failures = 0
         event = Event.MANUAL_START_PASSIVE if self.peer.passive else Event.MANUAL_START
         self._fire(self._main, event, QUIET, now)
@@ -193,6 +194,7 @@ class Session(Actions):
             self._dial_again(now)
             return
         self.statistics.connect_failures += 1
+        self.statistics.trouble = ("Socket", reason)
         if self._main.state is State.CONNECT:
             self._retry.failures += 1
             self._notice(logging.INFO, f"cannot connect to {self.peer.address} port {self.peer.port}: {reason}")

@@ -7,6 +7,7 @@ class Statistics:
     """Plain counters, read by views and metrics. They last as long as the Session and survive its restarts."""
 
     __slots__ = (
+        "changed_at",
         "collisions",
         "connect_attempts",
         "connect_failures",
@@ -23,6 +24,7 @@ class Statistics:
         "refused",
         "sent",
         "transitions",
+        "trouble",
     )
 
     def __init__(self) -> None:
@@ -40,6 +42,10 @@ class Statistics:
         self.last_error = ""
         """Why the last connection ended, in words; stays after the session is back."""
         self.last_error_at: float | None = None
+        self.changed_at: float | None = None
+        """`now` of the last time that the session was started, came up or went down."""
+        self.trouble = ("", "")
+        """What keeps the session down in two parts, as ("Socket", "connection refused"); empty while it is up."""
         self.last_notification_sent = ""
         self.last_notification_received = ""
         self.connect_attempts = 0

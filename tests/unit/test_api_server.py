@@ -94,7 +94,7 @@ async def test_a_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path) -> N
 async def test_a_second_daemon_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     path = tmp_path / "bgpd.sock"
     async with serving(empty(), path):
-        with pytest.raises(ServeError, match="another bgpd answers"):
+        with pytest.raises(ServeError, match="another daemon answers"):
             await ApiServer(empty()).start(str(path), "none", None)
         async with asking(path) as session, session.get("http://x/livez") as answer:
             assert answer.status == 200

@@ -14,7 +14,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -154,6 +154,7 @@ class Daemon:
         self._kernel: Kernel | None = None
         self._early: list[LocalChange] = []
         self._addresses: frozenset[bytes] = frozenset()
+        self._devices: Mapping[str, int] = {}
         self._applied_at: str | None = None
         self._told: frozenset[str] = frozenset()
         self._state = DaemonState(options.node, version())
@@ -233,7 +234,7 @@ class Daemon:
             return
         from bgpd.shell.kernel import Kernel, KernelError
 
-        self._kernel = Kernel(settings.fib, settings.learn, self._on_local, self._on_addresses)
+        self._kernel = Kernel(settings.fib, settings.learn, self._on_local, self._on_addresses, self._on_devices)
         try:
             await self._kernel.start()
         except KernelError as error:
@@ -258,6 +259,7 @@ class Daemon:
         runner = self._runner = Runner(speaker, self._kernel, listener)
         runner.use(settings)
         runner.on_local_addresses(self._addresses)
+        runner.on_devices(self._devices)
         runner.on_local(self._early)
         self._early = []
         try:
@@ -370,6 +372,11 @@ class Daemon:
         self._addresses = addresses
         if self._runner is not None:
             self._runner.on_local_addresses(addresses)
+
+    def _on_devices(self, devices: Mapping[str, int]) -> None:
+        self._devices = devices
+        if self._runner is not None:
+            self._runner.on_devices(devices)
 
     def _watch_ended(self, task: asyncio.Task[Any]) -> None:
         """The sessions go on with the last good settings."""

@@ -51,7 +51,7 @@ def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None
             _change_peer(speaker, known, new, now)
     speaker._touched(speaker.local_routes.set_static(settings.static_routes))
     if old.fib != settings.fib:
-        speaker.forwarding = Forwarding(settings.fib)
+        speaker.forwarding = Forwarding(settings.fib, speaker.forwarding.devices)
         _reprogram(speaker)
     speaker._effects.append(ListenersChanged())
 

@@ -11,7 +11,7 @@ import heapq
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import chain
 
@@ -183,6 +183,13 @@ class Speaker:
     def on_local_addresses(self, addresses: frozenset[bytes]) -> None:
         """The host's own addresses, packed: no usable next hops."""
         self._touched(self.shared.next_hops.set_own(addresses))
+
+    def on_devices(self, devices: Mapping[str, int]) -> None:
+        """The host's interfaces that are up, by name: tunnels are used where their device is among them."""
+        for family in self.forwarding.use_devices(devices):
+            if self.settings.fib.enabled:
+                rib = self.ribs[family]
+                self._effects.append(Program(family, self.forwarding.wanted(rib, rib.table)))
 
     # Time
 

@@ -83,6 +83,7 @@ class Learner:
         self._routes: dict[int, dict[bytes, list[nl.RouteShape]]] = {nl.AF_INET: {}, nl.AF_INET6: {}}
         self._objects: dict[int, nl.NexthopObject] = {}
         self._address_set: frozenset[bytes] | None = None
+        self._devices: dict[str, int] | None = None
         self._told: dict[_Name, LocalRoute] = {}
         self._dirty: dict[_Name, None] = {}
         self._seen: dict[int, dict[bytes, list[nl.RouteShape]]] = {}
@@ -108,9 +109,16 @@ class Learner:
         return self._address_set
 
     @property
+    def devices(self) -> dict[str, int]:
+        """The interfaces that are up: name -> index; the same object until one comes, goes or is renamed."""
+        if self._devices is None:
+            self._devices = {link.name: link.ifindex for link in self.links.values() if link.up}
+        return self._devices
+
+    @property
     def changed(self) -> bool:
-        """Whether `take` or `addresses` may have something new."""
-        return bool(self._dirty) or self._address_set is None
+        """Whether `take`, `addresses` or `devices` may have something new."""
+        return bool(self._dirty) or self._address_set is None or self._devices is None
 
     def interface_name(self, ifindex: int) -> str:
         """Name of an interface; its number where it is unknown."""
@@ -124,6 +132,7 @@ class Learner:
         old = self.links.get(link.ifindex)
         self.links[link.ifindex] = link
         if old is None or old.up != link.up or old.name != link.name:
+            self._devices = None
             self._touch_addresses(address for address in self._addresses if address.ifindex == link.ifindex)
         if old is not None and old.name != link.name:
             for afi, key, shapes in self._using(link.ifindex):
@@ -134,6 +143,7 @@ class Learner:
     def on_link_gone(self, ifindex: int) -> None:
         """A link was removed; with it, often without a word, went its addresses and routes."""
         self.links.pop(ifindex, None)
+        self._devices = None
         for address in [address for address in self._addresses if address.ifindex == ifindex]:
             self.on_address(False, address)
         for afi, key, shapes in list(self._using(ifindex)):

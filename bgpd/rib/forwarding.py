@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from bgpd.family import Family
 from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, pour
-from bgpd.policy.terms import SourceKind
-from bgpd.rib.decision import best, gateways, paths
+from bgpd.policy.terms import SetTunnel, SourceKind, Term
+from bgpd.rib.decision import best, gateways, multipath, paths
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.path import Entry, Path
-from bgpd.routes import FibRoute, RouteKind
+from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.settings import FibSettings
 
 _NOT_OURS = (SourceKind.KERNEL, SourceKind.DIRECT)
@@ -21,8 +21,11 @@ _MAX_METRIC = 0xFFFFFFFF
 class Forwarding:
     """Works out the kernel's wanted entries for changed keys, a group of equal Loc-RIB entries at a time."""
 
-    def __init__(self, settings: FibSettings) -> None:
+    def __init__(self, settings: FibSettings, devices: Mapping[str, int] | None = None) -> None:
         self.settings = settings
+        self.devices = devices or {}
+        """Interfaces that are up: name -> index. A tunnel whose device is not among them is not used."""
+        self._tunnels = {family: names for family, terms in settings.chains if (names := _devices_named(terms))}
         self._chains = {family: Chain(terms, "no kernel term accepts it") for family, terms in settings.chains}
         self._trees: dict[tuple[Family, str], Node] = {}
         """Decision trees of chains that look at nothing of a path but its kind of source."""
@@ -43,8 +46,20 @@ class Forwarding:
                 result.update(dict.fromkeys(group))
                 continue
             for leaf, part in pour(self._node(rib.family, chosen), group):
-                result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
+                if leaf.accepted and rib.family in self._tunnels and chosen.fixed is None:
+                    result.update(self._tunnelled(rib.family, entry, chosen, leaf, part))
+                else:
+                    result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
         return result
+
+    def use_devices(self, devices: Mapping[str, int]) -> list[Family]:
+        """The interfaces that are up now; returns the families whose routes may be other ones by that."""
+        old, self.devices = self.devices, devices
+        return [
+            family
+            for family, names in self._tunnels.items()
+            if any(old.get(name) != devices.get(name) for name in names)
+        ]
 
     def explain(self, family: Family, entry: Entry | None, key: bytes) -> tuple[FibRoute | None, str]:
         """The wanted entry of one key, and why it is so."""
@@ -57,7 +72,12 @@ class Forwarding:
             return None, f"the best path is the host's own ({chosen.label})"
         leaf: Leaf
         for leaf, _ in pour(self._node(family, chosen), (key,)):
-            return (self._route(entry, chosen) if leaf.accepted else None), leaf.label
+            if not leaf.accepted:
+                return None, leaf.label
+            if family not in self._tunnels or chosen.fixed is not None:
+                return self._route(entry, chosen), leaf.label
+            route = self._tunnelled(family, entry, chosen, leaf, (key,))[key]
+            return route, leaf.label + self._about_tunnel(chosen, leaf.subject.tunnel)
         raise AssertionError("a poured key always ends in a leaf")
 
     def _node(self, family: Family, path: Path) -> Node:
@@ -83,10 +103,48 @@ class Forwarding:
             return None
         return FibRoute(RouteKind.UNICAST, hops, self._metric(chosen) if chosen.source.is_bgp else 0)
 
+    def _tunnelled(
+        self, family: Family, entry: Entry, chosen: Path, leaf: Leaf, keys: Sequence[bytes]
+    ) -> dict[bytes, FibRoute | None]:
+        """Routes under a chain that names tunnels. Each path of an ECMP set goes the way that the chain gives *it*:
+        BIRD's multipath routes forget the tunnel, and with it the packets."""
+        ways: dict[bytes, tuple[Hop, ...]] = dict.fromkeys(keys, self._way(chosen, leaf.subject.tunnel))
+        for path in multipath(paths(entry), chosen)[1:]:
+            for other, part in pour(self._node(family, path), keys):
+                way = self._way(path, other.subject.tunnel)
+                for key in part:
+                    ways[key] += way
+        metric = self._metric(chosen) if chosen.source.is_bgp else 0
+        made: dict[tuple[Hop, ...], FibRoute | None] = {}
+        for way in set(ways.values()):
+            hops = tuple(dict.fromkeys(way))[: self.settings.multipath]
+            hops = tuple(sorted(hops, key=lambda hop: (hop.gateway, hop.interface)))
+            made[way] = FibRoute(RouteKind.UNICAST, hops, metric) if hops else None
+        return {key: made[way] for key, way in ways.items()}
+
+    def _way(self, path: Path, tunnel: str) -> tuple[Hop, ...]:
+        """Through a tunnel packets go to the BGP next hop itself, which need not be a neighbour there (onlink), not to
+        the gateway that leads to it. IPIP carries IPv4 to IPv4 addresses only."""
+        device, address = self.devices.get(tunnel), path.next_hop.address
+        if device is None or len(address) != 4:
+            return path.next_hop.hops
+        return (Hop(address, device, True),)
+
+    def _about_tunnel(self, path: Path, tunnel: str) -> str:
+        if not tunnel:
+            return ""
+        if tunnel not in self.devices:
+            return f"; {tunnel} does not exist or is down: without the tunnel"
+        return f"; through {tunnel}" if len(path.next_hop.address) == 4 else "; no IPv4 next hop: without the tunnel"
+
     def _metric(self, path: Path) -> int:
         local_pref = path.attrs.local_pref
         value = self.settings.metric_base - (DEFAULT_LOCAL_PREF if local_pref is None else local_pref)
         return min(max(value, 1), _MAX_METRIC)
+
+
+def _devices_named(terms: tuple[Term, ...]) -> frozenset[str]:
+    return frozenset(action.device for term in terms for action in term.actions if isinstance(action, SetTunnel))
 
 
 def same_way(old: Path | None, new: Path | None, old_best: Path | None, new_best: Path | None) -> bool:

@@ -40,8 +40,9 @@ _FAMILIES = {nl.AF_INET: IPV4_UNICAST, nl.AF_INET6: IPV6_UNICAST}
 class Kernel:
     """One network namespace's routes. `start` before anything else.
 
-    `on_local` hears of the host's own routes, `on_addresses` (optional) of the set of all its addresses, packed, each
-    time that it changes; at the start both are called before `start` returns, `on_addresses` first.
+    `on_local` hears of the host's own routes, `on_addresses` (optional) of the set of all its addresses, packed, and
+    `on_devices` (optional) of the interfaces that are up (name -> index), each time that these change; at the start all
+    are called before `start` returns, `on_local` last.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Kernel:
         learn: LearnSettings,
         on_local: Callable[[list[LocalChange]], None],
         on_addresses: Callable[[frozenset[bytes]], None] | None = None,
+        on_devices: Callable[[Mapping[str, int]], None] | None = None,
         monitor_buffer: int = MONITOR_BUFFER,
     ) -> None:
         self.settings = settings
@@ -63,8 +65,10 @@ class Kernel:
         """Seconds that the last full dump took."""
         self._on_local = on_local
         self._on_addresses = on_addresses
+        self._on_devices = on_devices
         self._monitor_buffer = monitor_buffer
         self._addresses: frozenset[bytes] | None = None
+        self._devices: dict[str, int] | None = None
         self._parser = nl.RouteParser()
         self._checks: dict[int, float] = {}
         """Interface (0 = everything) -> when its routes are to be dumped and compared."""
@@ -252,6 +256,11 @@ class Kernel:
             self._addresses = addresses
             if self._on_addresses:
                 self._on_addresses(addresses)
+        devices = self.learner.devices
+        if devices is not self._devices:
+            self._devices = devices
+            if self._on_devices:
+                self._on_devices(devices)
         changes = self.learner.take()
         if changes:
             self._on_local(changes)

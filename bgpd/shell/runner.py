@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from time import monotonic
 from typing import Any, Protocol
@@ -64,6 +64,7 @@ class Core(Protocol):
     def on_tick(self, now: float) -> None: ...
     def on_local(self, changes: Iterable[LocalChange], now: float) -> None: ...
     def on_local_addresses(self, addresses: frozenset[bytes]) -> None: ...
+    def on_devices(self, devices: Mapping[str, int]) -> None: ...
     def flush(self, now: float) -> None: ...
     def deadline(self) -> float: ...
     def take_effects(self) -> list[Effect]: ...
@@ -174,6 +175,14 @@ class Runner:
             self._speaker.on_local_addresses(addresses)
         except Exception:
             self._defect("the host's addresses")
+        self._schedule()
+
+    def on_devices(self, devices: Mapping[str, int]) -> None:
+        """The host's interfaces that are up, by name, changed."""
+        try:
+            self._speaker.on_devices(devices)
+        except Exception:
+            self._defect("the host's interfaces")
         self._schedule()
 
     def alive_at(self) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from typing import Any
 
@@ -121,6 +121,9 @@ class FakeSpeaker:
 
     def on_local_addresses(self, addresses: frozenset[bytes]) -> None:
         self.calls.append(("addresses", addresses))
+
+    def on_devices(self, devices: Mapping[str, int]) -> None:
+        self.calls.append(("devices", dict(devices)))
 
     def flush(self, now: float) -> None:
         self.flushes += 1

@@ -6,6 +6,8 @@ broom, and is the only file that knows all three.
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from bgpd.ctl.client import CtlError
@@ -36,6 +38,8 @@ def resource_commands() -> list[click.Command]:
 
 def main() -> None:
     """Run bgpctl."""
+    # What goes wrong is said by the commands themselves, once.
+    logging.getLogger().addHandler(logging.NullHandler())
     make_cli(clean_kernel, resource_commands)(prog_name="bgpctl")
 
 

@@ -1,4 +1,5 @@
-"""The commands of bgpctl that read resources: `validate` and `resolve`. The entry point mounts `commands`.
+"""The commands of bgpctl that look at resources: `validate` and `resolve`. Those that change them are in `ctl_edit`,
+and `plan` is in `ctl_plan`; the entry point mounts `commands`.
 
 Exit status: 0 all good; 1 something is refused, or the node's settings cannot be told; 2 wrong usage.
 """
@@ -9,17 +10,21 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import click
 from attrs import asdict
 
 from bgpd.policy.terms import Term
 from bgpd.settings import PeerSettings, SpeakerSettings
+from config import ctl_edit
 from config.compile import Compiled, compile
-from config.files import DatastoreError, FileDatastore
-from config.folder import Entry, Folder, read_file
+from config.crosscheck import crosscheck
+from config.ctl_common import failing, load_copy, load_snapshot, needed_url, show_problems, table
+from config.datastore import FORMS
+from config.given import Given, read_given
 from config.problems import Problem
-from config.snapshot import Key, Put
+from config.snapshot import Put, Snapshot
 from config.view import plain, term_text
 
 __all__ = ["commands", "table"]
@@ -34,89 +39,112 @@ _OUTPUT = click.option(
 )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table with aligned columns; nothing is cut, so that it can be searched."""
-    cells = [list(map(str, row)) for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
 # --- validate
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE|DIR|-...")
 @_OUTPUT
+@failing
 def validate(files: tuple[str, ...], output: str) -> None:
-    """Check resource FILES, or folders of them, without a datastore.
+    """Check resource files, folders of them, or standard input (-), without a datastore.
 
-    Names file, line, object, field, value and what is allowed for each fault.
+    \b
+    Names file, line, object, field, value and what is allowed for each fault. What may be elsewhere (a filter or a
+    Secret that is named, but not among the files) is a notice.
+
+    \b
+    Examples:
+      bgpctl validate /etc/calico/resources
+      calicoctl get bgppeers -o yaml | bgpctl validate -
     """
-    entries, problems = _read_all(files)
+    given = read_given(files)
+    problems = [*given.problems, *_across(given)]
     refused = [problem for problem in problems if problem.refused]
-    good = sum(isinstance(entry.change, Put) for entry in entries)
+    good = sum(item.good for item in given.objects)
     if output == "json":
         click.echo(json.dumps({"objects": good, "problems": [asdict(problem) for problem in problems]}, indent=2))
     else:
         for problem in problems:
             click.echo(("" if problem.refused else "notice: ") + str(problem))
-        click.echo(f"{good} objects good, {len(entries) - good} refused, {len(problems) - len(refused)} notices")
+        bad, notices = len(given.objects) - good, len(problems) - len(refused)
+        click.echo(f"{good} objects good, {bad} refused, {notices} notices")
     sys.exit(1 if refused else 0)
 
 
-def _read_all(files: Iterable[str]) -> tuple[list[Entry], list[Problem]]:
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    first: dict[Key, str] = {}
-    for path in _paths(files, problems):
-        content = read_file(path)
-        problems += [*content.problems, *content.notices]
-        for entry in content.entries:
-            entries.append(entry)
-            change = entry.change
-            problems += change.notices if isinstance(change, Put) else change.problems
-            if first.setdefault(entry.key, path) != path:
-                problems.append(_twice(entry.key, path, first[entry.key]))
-    return entries, problems
-
-
-def _paths(files: Iterable[str], problems: list[Problem]) -> list[str]:
-    found: dict[str, None] = {}
-    for path in files:
-        if not os.path.isdir(path):
-            found[path] = None
-            continue
-        below = Folder(path).walk()
-        if below is None:
-            problems.append(Problem(object="", file=path, text="cannot be read", allowed="a readable folder"))
-        found.update(dict.fromkeys(sorted(below or ())))
-    return list(found)
-
-
-def _twice(key: Key, path: str, first: str) -> Problem:
-    return Problem(
-        object="/".join(key),
-        field="metadata.name",
-        value=key[1],
-        file=path,
-        text=f"is in {first} too, and the first by path counts",
-        allowed="each object once; delete one of the two",
-    )
+def _across(given: Given) -> list[Problem]:
+    """What only all objects together show, with the place of the object that names it."""
+    first = {item.key: item for item in reversed(given.objects)}
+    changes = [item.entry.change for item in first.values() if isinstance(item.entry.change, Put)]
+    found = []
+    for problem in crosscheck(Snapshot().apply(changes)):
+        kind, _, name = problem.object.partition("/")
+        found.append(first[kind, name].placed(problem))
+    return found
 
 
 # --- resolve
 
 
 @click.command()
-@click.option("--datastore", required=True, metavar="file:DIR", help="Where the resources are.")
-@click.option("--node", required=True, help="The node whose settings are shown.")
+@click.option(
+    "--datastore", metavar="URL", help=f"Where the resources are: {FORMS}.  [default: as Calico's variables say]"
+)
+@click.option(
+    "--last-good-copy",
+    "copy",
+    metavar="DIR",
+    is_flag=False,
+    flag_value="/var/lib/calico/bgpd",
+    type=click.Path(),
+    help="The copy that bgpd keeps in DIR (its --state-dir) for starts without a datastore.",
+)
+@click.option(
+    "--node",
+    default=lambda: os.environ.get("NODENAME", ""),
+    show_default="$NODENAME",
+    help="The node whose settings are shown.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for the datastore.",
+)
 @_OUTPUT
-def resolve(datastore: str, node: str, output: str) -> None:
+@click.pass_context
+@failing
+def resolve(
+    ctx: click.Context, datastore: str | None, copy: str | None, node: str, timeout: float, output: str
+) -> None:
     """Print the whole compiled view of one node: sessions, routes of its own, policy, kernel.
 
+    \b
     Calico's variables (CALICO_ROUTER_ID, NAMESPACE, CALICO_ADVERTISE_CLUSTER_IPS) are taken from the environment.
+    Passwords are hidden.
+
+    \b
+    Examples:
+      bgpctl resolve --datastore kubernetes: --node node-a
+      bgpctl resolve --last-good-copy --node node-a
     """
-    compiled = _compile(datastore, node)
+    if not node:
+        raise click.UsageError("--node is needed, or the variable NODENAME")
+    if copy is not None and datastore:
+        raise click.UsageError("--datastore and --last-good-copy exclude each other")
+    if copy is not None:
+        snapshot, saved, path = load_copy(copy, node)
+        click.echo(f"from {path}, true at {datetime.fromtimestamp(saved, UTC):%Y-%m-%dT%H:%M:%SZ}", err=True)
+    else:
+        snapshot = load_snapshot(needed_url(ctx, ctx.command.params[0], datastore), node, timeout)
+    compiled = compile(snapshot, node, os.environ)
+    _show(compiled, node, output)
+    sys.exit(1 if compiled.settings is None else 0)
+
+
+def _show(compiled: Compiled, node: str, output: str) -> None:
     if output == "json":
         shown = {
             "node": node,
@@ -124,23 +152,10 @@ def resolve(datastore: str, node: str, output: str) -> None:
             "problems": [asdict(problem) for problem in compiled.problems],
         }
         click.echo(json.dumps(shown, indent=2))
-    else:
-        for problem in compiled.problems:
-            click.echo(("problem: " if problem.refused else "notice: ") + str(problem), err=True)
-        if compiled.settings is not None:
-            click.echo("\n".join(_resolved(compiled.settings)))
-    sys.exit(1 if compiled.settings is None else 0)
-
-
-def _compile(datastore: str, node: str) -> Compiled:
-    scheme, _, directory = datastore.partition(":")
-    if scheme != "file" or not directory:
-        raise click.UsageError(f"--datastore {datastore}: only file:DIR can be read; give a folder of resource files")
-    try:
-        snapshot = FileDatastore(directory).load()
-    except DatastoreError as error:
-        raise click.ClickException(str(error)) from None
-    return compile(snapshot, node, os.environ)
+        return
+    show_problems(compiled.problems)
+    if compiled.settings is not None:
+        click.echo("\n".join(_resolved(compiled.settings)))
 
 
 def _resolved(settings: SpeakerSettings) -> list[str]:
@@ -208,5 +223,5 @@ def _chains(settings: SpeakerSettings) -> Iterable[tuple[str, Sequence[Term]]]:
         yield f"kernel {of_family}", terms
 
 
-commands: list[click.Command] = [validate, resolve]
+commands: list[click.Command] = [validate, resolve, *ctl_edit.commands()]
 """For bgpctl's entry point."""

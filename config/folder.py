@@ -17,7 +17,7 @@ from config.parse import identify, parse_resource, unfold
 from config.problems import Problem, ResourceError
 from config.snapshot import Key, Put, Refuse, Remove, StoreChange
 
-__all__ = ["SUFFIXES", "Entry", "FileContent", "Folder", "read_file", "read_text"]
+__all__ = ["SUFFIXES", "Entry", "FileContent", "Folder", "Found", "find_objects", "read_file", "read_text"]
 
 SUFFIXES = (".yaml", ".yml", ".json")
 LARGEST = 64 * 1024 * 1024
@@ -93,38 +93,55 @@ def read_file(path: str) -> FileContent:
     return _parse(path, text)
 
 
-def _parse(path: str, text: str) -> FileContent:
-    is_json = path.endswith(".json")
-    documents = [Document(text, 0)] if is_json else list(split(text))
-    entries: list[Entry] = []
-    problems: list[Problem] = []
-    notices: list[Problem] = []
-    seen: set[Key] = set()
-    unreadable = False
-    for document in documents:
+@frozen
+class Found:
+    """One thing in a file: an object (`outcome` is an Entry), or why it is none that is read (a Problem)."""
+
+    value: object
+    outcome: Entry | Problem
+    document: Document
+    base: str = ""
+    """Where in the document it is: "" or "items[3]"."""
+
+    def placed(self, path: str, problem: Problem) -> Problem:
+        """A problem of it with file and line."""
+        return _placed(path, self.document, self.base, problem)
+
+
+def find_objects(path: str, text: str, *, is_json: bool) -> Iterator[Found]:
+    """Everything in a file's text, in order; an unreadable document is one thing, with a problem."""
+    for document in [Document(text, 0)] if is_json else split(text):
         try:
             value = (load_json if is_json else load_yaml)(document.text)
         except DocumentError as error:
             line = document.offset + error.line if error.line else document.offset + 1
             allowed = "one object of Calico's, as YAML or JSON"
-            problems.append(Problem(object="", file=path, line=line, text=str(error), allowed=allowed))
-            unreadable = True
+            yield Found(None, Problem(object="", file=path, line=line, text=str(error), allowed=allowed), document)
             continue
         for item, base in unfold(value):
-            if item is None:
-                continue
-            found = _object(path, document, item, base)
-            if isinstance(found, Entry):
-                if found.key in seen:
-                    problems.append(_twice(path, document, base, found.key))
-                else:
-                    seen.add(found.key)
-                    entries.append(found)
-            elif found.refused:
-                problems.append(found)
-                unreadable = True
+            if item is not None:
+                yield Found(item, _object(path, document, item, base), document, base)
+
+
+def _parse(path: str, text: str) -> FileContent:
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    notices: list[Problem] = []
+    seen: set[Key] = set()
+    unreadable = False
+    for thing in find_objects(path, text, is_json=path.endswith(".json")):
+        found = thing.outcome
+        if isinstance(found, Entry):
+            if found.key in seen:
+                problems.append(_twice(path, thing.document, thing.base, found.key))
             else:
-                notices.append(found)
+                seen.add(found.key)
+                entries.append(found)
+        elif found.refused:
+            problems.append(found)
+            unreadable = True
+        else:
+            notices.append(found)
     return FileContent(tuple(entries), tuple(problems), tuple(notices), unreadable)
 
 

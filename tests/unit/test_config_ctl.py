@@ -9,15 +9,17 @@ from typing import Any
 import click
 from click.testing import CliRunner, Result
 
+from config.copy import CopyFile
 from config.ctl import commands, table
+from config.files import FileDatastore
 
 DATA = Path(__file__).parent.parent / "data" / "config"
 EXAMPLE, BAD = str(DATA / "worked-example"), str(DATA / "bad")
 
 
-def bgpctl(*arguments: str, env: dict[str, str] | None = None) -> Result:
+def bgpctl(*arguments: str, env: dict[str, str] | None = None, stdin: str = "") -> Result:
     group = click.Group(commands={command.name or "": command for command in commands})
-    return CliRunner().invoke(group, arguments, env=env)
+    return CliRunner().invoke(group, arguments, env=env, input=stdin)
 
 
 def resolved(*arguments: str, env: dict[str, str] | None = None) -> Any:
@@ -90,7 +92,39 @@ def test_resolve_says_what_is_missing() -> None:
     assert found.exit_code == 1 and "nodes known: a, b" in found.stderr
     found = bgpctl("resolve", "--datastore", "file:/no/such/folder", "--node", "a")
     assert found.exit_code == 1 and "create it or name another folder" in found.stderr
-    assert bgpctl("resolve", "--datastore", "etcd://x", "--node", "a").exit_code == 2
+    found = bgpctl("resolve", "--datastore", "ftp://x", "--node", "a")
+    assert found.exit_code == 1 and "is none that can be read; allowed: file:DIR" in found.stderr
+    assert bgpctl("resolve", "--node", "a", env={"DATASTORE_TYPE": ""}).exit_code == 2
+    assert bgpctl("resolve", "--datastore", f"file:{EXAMPLE}", env={"NODENAME": ""}).exit_code == 2
+
+
+def test_resolve_from_the_last_good_copy(tmp_path: Path) -> None:
+    kept = FileDatastore(EXAMPLE).load()
+    CopyFile(str(tmp_path), "a", "etcd").write(kept.objects, 1_700_000_000.0)
+    found = bgpctl("resolve", "--last-good-copy", str(tmp_path), "--node", "a", "-o", "json")
+    assert found.exit_code == 0 and "true at " in found.stderr
+    assert json.loads(found.stdout)["settings"] == resolved(f"file:{EXAMPLE}", "--node", "a")["settings"]
+    assert bgpctl("resolve", "--last-good-copy", str(tmp_path), "--node", "b").exit_code == 1
+
+
+def test_validate_sees_what_only_several_objects_show() -> None:
+    text = (
+        "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: x}\n"
+        "spec: {peerIP: 192.0.2.1, asNumber: 65001, node: nobody, filters: [none],\n"
+        "  password: {secretKeyRef: {name: s, key: k}}}\n---\n"
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p1}\nspec: {cidr: 10.0.0.0/8}\n---\n"
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p2}\nspec: {cidr: 10.1.0.0/16}\n---\n"
+        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: a}\nspec: {bgp: {ipv4Address: 10.0.0.1}}\n"
+    )
+    found = bgpctl("validate", "-", stdin=text)
+    assert found.exit_code == 0 and "4 objects good, 0 refused, 4 notices" in found.stdout
+    for words in (
+        "standard input:4: BGPPeer/x: spec.filters: names a BGPFilter that is not among the resources",
+        "standard input:4: BGPPeer/x: spec.node: is no Node among the resources",
+        "standard input:5: BGPPeer/x: spec.password.secretKeyRef.name: names a Secret that is not among",
+        "IPPool/p2: spec.cidr: overlaps with IPPool p1 (10.0.0.0/8)",
+    ):
+        assert words in found.stdout, found.stdout
 
 
 def test_table_aligns() -> None:

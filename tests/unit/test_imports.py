@@ -49,7 +49,8 @@ WORLDLY = (
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit"),
-    *("config.ctl", "config.bgpctl", "reflector"),
+    *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.given"),
+    *("config.bgpctl", "reflector"),
 )
 """Modules that may know sockets, clocks, loops and chance. All others are pure."""
 

@@ -1,0 +1,392 @@
+"""`bgpctl get`, `apply`, `create`, `replace`, `delete` and `export`: calicoctl's verbs for BGP's resources.
+
+All of them go through `config.datastore.open_editor`, so they work alike on folders, etcd and Kubernetes. Every object
+is checked by Calico's rules before the first one is written. Exit status: 0 done; 1 something was refused, is not
+there, or could not be written; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from config.ctl_common import checked_given, datastore_option, failing, file_option, table
+from config.datastore import Editor, open_editor
+from config.given import Object
+from config.kinds import KINDS, NAMESPACED_KINDS, Kind, columns, custom_columns, find_kind
+from config.parse import NAMESPACED
+from config.source import DatastoreError
+
+__all__ = ["commands"]
+
+T = TypeVar("T")
+Value = dict[str, Any]
+
+_CLUSTER_METADATA = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink")
+_DEFAULT_ASN = "64512"
+HIDDEN = "(hidden: add --secrets)"
+
+
+def use(url: str, work: Callable[[Editor], Awaitable[T]]) -> T:
+    """Do something with a datastore's editor. Raises click.ClickException in the client's words."""
+
+    async def run() -> T:
+        editor = open_editor(url, env=os.environ)
+        try:
+            return await work(editor)
+        finally:
+            await editor.close()
+
+    try:
+        return asyncio.run(run())
+    except DatastoreError as error:
+        raise click.ClickException(str(error)) from None
+
+
+# --- get
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@file_option(help="Show the objects that these files name, as the datastore has them.")
+@click.option(
+    "-o", "--output", default="ps", show_default=True, metavar="ps|wide|yaml|json|name|custom-columns=A,B",
+    help="Form of the output. yaml and json can be given to `apply`; custom-columns takes headlines of ps and wide.",
+)  # fmt: skip
+@click.option("--export", "bare", is_flag=True, help="Leave out what only this datastore gives (uid, version, times).")
+@click.option("--secrets", is_flag=True, help="Show the values of Secrets.")
+@datastore_option
+@failing
+def get(
+    kind: str | None, names: tuple[str, ...], files: tuple[str, ...], output: str, bare: bool, secrets: bool,
+    datastore: str,
+) -> None:  # fmt: skip
+    """Show resources of a KIND, all or those with these NAMEs, in calicoctl's columns.
+
+    \b
+    KIND is one of bgpconfig, bgppeer, bgpfilter, ippool, node, nodestatus, blockaffinity, secret, service,
+    endpointslice, or another of calicoctl's names for them, in any case.
+
+    \b
+    Examples:
+      bgpctl get bgppeers -o wide
+      bgpctl get bgppeer tor-rack1 -o yaml > tor.yaml
+      bgpctl get nodes --datastore etcd://10.0.0.1:2379
+    """
+    form, wanted = _form(output), _wanted(kind, names, files)
+    fetched = use(datastore, lambda editor: _fetch(editor, wanted, form))
+    values, missing = fetched[0], fetched[1]
+    values = [_shown(value, bare=bare, secrets=secrets) for value in values]
+    single = len(wanted) == 1 and wanted[0][1] is not None
+    _print(values, form, output, fetched[2], single, {kind.name: kind for kind, _ in wanted})
+    for gone in missing:
+        click.echo(f"resource does not exist: {gone}", err=True)
+    if missing:
+        raise SystemExit(1)
+
+
+def _form(output: str) -> str:
+    form = output.partition("=")[0]
+    if form not in ("ps", "wide", "yaml", "json", "name", "custom-columns") or (form == output) != ("=" not in output):
+        raise click.UsageError(f"-o {output}: use ps, wide, yaml, json, name or custom-columns=A,B")
+    if "=" in output and form != "custom-columns":
+        raise click.UsageError(f"-o {output}: only custom-columns takes a value")
+    return form
+
+
+def named_kind(text: str) -> Kind:
+    """A kind by a name that a person gave. Raises click.UsageError."""
+    kind = find_kind(text)
+    if kind is None:
+        raise click.UsageError(
+            f"{text!r} is no kind that BGP reads; use one of {', '.join(k.aliases[0] for k in KINDS)}"
+        )
+    return kind
+
+
+def _wanted(kind: str | None, names: Sequence[str], files: Sequence[str]) -> list[tuple[Kind, str | None]]:
+    """(kind, name) of what is asked for; None for all names of a kind."""
+    if bool(kind) == bool(files):
+        raise click.UsageError("give a KIND (and names), or -f FILE")
+    if not files:
+        assert kind is not None
+        found = named_kind(kind)
+        return [(found, _full_name(found, name)) for name in names] or [(found, None)]
+    given = checked_given(files)
+    return [(named_kind(item.key[0]), item.key[1]) for item in given]
+
+
+def _full_name(kind: Kind, name: str) -> str:
+    return name if kind.name not in NAMESPACED_KINDS or "/" in name else f"/{name}"
+
+
+async def _fetch(
+    editor: Editor, wanted: Sequence[tuple[Kind, str | None]], form: str
+) -> tuple[list[Value], list[str], str]:
+    """(objects, what is not there, the cluster's AS number)."""
+    values: list[Value] = []
+    missing: list[str] = []
+    for kind, name in wanted:
+        found = await editor.get(kind.name, name)
+        if not found and name is not None:
+            missing.append(f"{kind.name}({name})")
+        values += found
+    asn = _DEFAULT_ASN
+    if form in ("wide", "custom-columns") and any(kind.name == "Node" for kind, _ in wanted):
+        for value in await editor.get("BGPConfiguration", "default"):
+            asn = str((value.get("spec") or {}).get("asNumber") or _DEFAULT_ASN)
+    return values, missing, asn
+
+
+def _shown(value: Value, *, bare: bool, secrets: bool) -> Value:
+    if bare:
+        metadata = {name: item for name, item in value.get("metadata", {}).items() if name not in _CLUSTER_METADATA}
+        value = {**value, "metadata": metadata}
+    if value.get("kind") == "Secret" and not secrets:
+        hidden = {part: dict.fromkeys(value[part], HIDDEN) for part in ("data", "stringData") if value.get(part)}
+        value = {**value, **hidden}
+    return value
+
+
+def _print(
+    values: list[Value], form: str, output: str, asn: str, single: bool, kinds: dict[str, Kind]
+) -> None:  # fmt: skip
+    if form in ("yaml", "json"):
+        whole: Any = values[0] if single and values else _list_of(values, kinds)
+        if not (single and not values):
+            click.echo(json.dumps(whole, indent=2) if form == "json" else to_yaml(whole), nl=form == "json")
+        return
+    if form == "name":
+        for value in values:
+            click.echo(f"{value['kind'].lower()}/{value['metadata']['name']}")
+        return
+    for number, (name, kind) in enumerate(kinds.items()):
+        of_kind = [value for value in values if value.get("kind") == name]
+        if form == "custom-columns":
+            try:
+                head, rows = custom_columns(kind, of_kind, output.partition("=")[2].split(","), asn=asn)
+            except KeyError as error:
+                known = ", ".join(dict.fromkeys((*kind.normal.heads, *kind.wide.heads)))
+                raise click.UsageError(f"{name} has no column {error}; known are {known}") from None
+        else:
+            head, rows = columns(kind, of_kind, wide=form == "wide", asn=asn)
+        click.echo("\n" * bool(number) + "\n".join(table(head, rows)))
+
+
+def _list_of(values: list[Value], kinds: dict[str, Kind]) -> Value:
+    group = "projectcalico.org/v3"
+    if len(kinds) == 1:
+        (name,) = kinds
+        return {"kind": f"{name}List", "apiVersion": NAMESPACED.get(name, group), "metadata": {}, "items": values}
+    return {"kind": "List", "apiVersion": group, "metadata": {}, "items": values}
+
+
+def to_yaml(value: Any) -> str:
+    """YAML that YAML 1.1 and 1.2 readers understand alike: texts that look like numbers are quoted."""
+    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
+
+
+# --- apply, create, replace, delete
+
+
+@click.command()
+@file_option(required=True)
+@datastore_option
+@failing
+def apply(files: tuple[str, ...], datastore: str) -> None:
+    """Create the given objects, or replace those that are there.
+
+    \b
+    Everything is checked before the first object is written. An object that carries a resourceVersion is written
+    only if the stored one still has it. See what would come of it first: bgpctl plan -f FILE
+
+    \b
+    Examples:
+      bgpctl apply -f tor.yaml
+      bgpctl get bgppeer tor -o yaml | sed s/65001/65002/ | bgpctl apply -f -
+    """
+
+    async def one(editor: Editor, item: Object) -> bool:
+        await editor.apply(item.value)
+        return True
+
+    _each(datastore, checked_given(files), "apply", one)
+
+
+@click.command()
+@file_option(required=True)
+@click.option("--skip-exists", is_flag=True, help="Pass over objects that are there already.")
+@datastore_option
+@failing
+def create(files: tuple[str, ...], skip_exists: bool, datastore: str) -> None:
+    """Create the given objects; one that is there already is an error."""
+
+    async def one(editor: Editor, item: Object) -> bool:
+        kind, name = item.key
+        if not await editor.get(kind, name):
+            await editor.apply(item.value)
+            return True
+        if skip_exists:
+            return False
+        raise DatastoreError(f"resource already exists: {kind}({name}); `bgpctl apply` replaces it")
+
+    _each(datastore, checked_given(files), "create", one)
+
+
+@click.command()
+@file_option(required=True)
+@datastore_option
+@failing
+def replace(files: tuple[str, ...], datastore: str) -> None:
+    """Replace the given objects; one that is not there is an error."""
+
+    async def one(editor: Editor, item: Object) -> bool:
+        kind, name = item.key
+        if not await editor.get(kind, name):
+            raise DatastoreError(f"resource does not exist: {kind}({name}); `bgpctl apply` creates it")
+        await editor.apply(item.value)
+        return True
+
+    _each(datastore, checked_given(files), "replace", one)
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@file_option(help="Delete the objects that these files name.")
+@click.option("-s", "--skip-not-exists", is_flag=True, help="Objects that are not there are no error.")
+@datastore_option
+@failing
+def delete(
+    kind: str | None, names: tuple[str, ...], files: tuple[str, ...], skip_not_exists: bool, datastore: str
+) -> None:
+    """Delete resources of a KIND by NAME, or those that files name.
+
+    \b
+    Example:
+      bgpctl delete bgppeer tor-rack1 tor-rack2
+    """
+    if kind and not names:
+        raise click.UsageError("name what is to be deleted: bgpctl delete KIND NAME...")
+    wanted = _wanted(kind, names, files)
+
+    async def one(editor: Editor, item: tuple[Kind, str | None]) -> bool:
+        assert item[1] is not None
+        if await editor.delete(item[0].name, item[1]):
+            return True
+        if skip_not_exists:
+            return False
+        raise DatastoreError(f"resource does not exist: {item[0].name}({item[1]})")
+
+    _each(datastore, wanted, "delete", one, kind_of=lambda item: item[0].name)
+
+
+_DONE = {"apply": "applied", "create": "created", "replace": "replaced", "delete": "deleted"}
+
+
+def _each(
+    url: str,
+    items: Sequence[T],
+    verb: str,
+    one: Callable[[Editor, T], Awaitable[bool]],
+    kind_of: Callable[[T], str] = lambda item: item.key[0],  # type: ignore[attr-defined]
+) -> None:
+    """Do one thing after the other, stop at the first that fails, and say in calicoctl's words how far it got."""
+    failure: list[str] = []
+    passed = 0
+
+    async def run(editor: Editor) -> int:
+        nonlocal passed
+        done = 0
+        for item in items:
+            try:
+                passed += not await one(editor, item)
+            except DatastoreError as error:
+                failure.append(str(error))
+                break
+            done += 1
+        return done
+
+    done = use(url, run)
+    kinds = {kind_of(item) for item in items}
+    name = f" '{kinds.pop()}'" if len(kinds) == 1 else ""
+    past, total = _DONE[verb], len(items)
+    if passed:
+        click.echo(f"{passed} passed over: {'there already' if verb == 'create' else 'not there'}", err=True)
+    if not failure:
+        click.echo(f"Successfully {past} {done}{name} resource(s)")
+        return
+    if done:
+        click.echo(f"Partial success: {past} the first {done} out of {total}{name} resources:")
+        raise click.ClickException(f"Hit error: {failure[0]}")
+    what = f"{name} resource" if total == 1 else f" any{name} resources"
+    raise click.ClickException(f"Failed to {verb}{what}: {failure[0]}")
+
+
+# --- export
+
+
+@click.command()
+@click.argument("directory", type=click.Path(file_okay=False))
+@click.option("--secrets", is_flag=True, help="Secrets too: the files then hold passwords.")
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@datastore_option
+@failing
+def export(directory: str, secrets: bool, force: bool, datastore: str) -> None:
+    """Write a datastore's BGP resources into DIRECTORY, which `--datastore file:DIRECTORY` reads.
+
+    \b
+    One file per kind, readable by their owner only. Secrets are left out unless asked for: peers that need a password
+    then have no session.
+
+    \b
+    Example:
+      bgpctl export --datastore etcd://10.0.0.1:2379 /etc/calico/resources
+    """
+    kinds = [kind for kind in KINDS if secrets or kind.name != "Secret"]
+
+    async def fetch(editor: Editor) -> dict[str, list[Value]]:
+        return {kind.name: await editor.get(kind.name) for kind in kinds}
+
+    found = {name: values for name, values in use(datastore, fetch).items() if values}
+    paths = {name: os.path.join(directory, f"{name.lower()}.yaml") for name in found}
+    taken = [path for path in paths.values() if os.path.lexists(path)]
+    if taken and not force:
+        raise click.ClickException(f"{taken[0]} is there already; name another directory, or add --force")
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for name, values in found.items():
+            _write(paths[name], "---\n".join(to_yaml(_shown(value, bare=True, secrets=True)) for value in values))
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or directory} cannot be written: {error.strerror}") from None
+    for name, values in found.items():
+        click.echo(f"{len(values):6} {name}  {paths[name]}")
+    if not found:
+        raise click.ClickException("the datastore holds none of BGP's resources; nothing was written")
+
+
+def _write(path: str, text: str) -> None:
+    """In one step, for its owner only (mkstemp makes it 0600)."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=".bgpctl-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def commands() -> Iterable[click.Command]:
+    """For bgpctl's entry point."""
+    return (get, apply, create, replace, delete, export)

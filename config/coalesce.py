@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from config.snapshot import Key, Put, Refuse, Remove, Snapshot, StoreChange
 
@@ -44,15 +44,17 @@ def _matters(snapshot: Snapshot, change: StoreChange, *, notices: bool = True) -
     if isinstance(change, Put):
         return held != change.resource or (notices and said != change.notices)
     if isinstance(change, Refuse):
-        return said != change.problems
+        return said != change.problems or (held is None and change.instead is not None)
     return held is not None or bool(said)
 
 
-def complete(snapshot: Snapshot, changes: Iterable[StoreChange]) -> list[StoreChange]:
-    """The changes of a listing, and the removal of everything that it does not name."""
+def complete(
+    snapshot: Snapshot, changes: Iterable[StoreChange], unknown: Collection[str] = ()
+) -> list[StoreChange]:
+    """The changes of a listing, and the removal of everything that it does not name, but for `unknown` kinds."""
     listed = list(changes)
     present = {change.key for change in listed}
-    gone = [key for key in holds(snapshot) if key not in present]
+    gone = [key for key in holds(snapshot) if key not in present and key[0] not in unknown]
     return [*listed, *map(Remove, gone)]
 
 

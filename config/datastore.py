@@ -11,13 +11,15 @@ the two are joined (`config.joined`).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from config.copy import CopyFile
 from config.files import FileDatastore
 from config.follower import CONFIRMATION, Follower
-from config.joined import Joined
+from config.joined import Joined, secret_names
 from config.parse import NAMESPACED
 from config.resources import KINDS
 from config.source import (
@@ -49,7 +51,12 @@ __all__ = [
     "open_editor",
 ]
 
-FORMS = "file:DIR, etcd://HOST:PORT[,HOST:PORT...], etcds://... (TLS), kubernetes:"
+if TYPE_CHECKING:
+    from config.kubernetes import KubernetesSource
+
+log = logging.getLogger(__name__)
+
+FORMS = "file:DIR, etcd://HOST:PORT[,HOST:PORT...], etcds://... (TLS), kubernetes:[KUBECONFIG]"
 
 
 def default_url(env: Mapping[str, str]) -> str | None:
@@ -75,18 +82,28 @@ def open_datastore(url: str, *, node: str, state_dir: str | None, env: Mapping[s
     if scheme == "file":
         return FileDatastore(rest)
     if scheme == "kubernetes":
-        return _follower(_kubernetes(url, node, env, KINDS), "kubernetes", node, state_dir)
+        return _follower(_kubernetes(url, node, env), "kubernetes", node, state_dir)
     with _extra("etcd3"):
         from config.etcd import EtcdSource
     etcd = _follower(EtcdSource(url, node=node, env=env), "etcd", node, state_dir)
     if not _has_kubernetes(env):
         return etcd
-    beside = _kubernetes("kubernetes:", node, env, NAMESPACED)
-    return Joined(etcd, _follower(beside, "etcd-kubernetes", node, state_dir))
+    try:
+        beside = _kubernetes("kubernetes:", node, env, NAMESPACED)
+    except DatastoreError as error:
+        if env.get("KUBECONFIG") or env.get("K8S_API_ENDPOINT"):
+            raise
+        # Every pod has the API's address, but not every pod may use it.
+        log.warning("Services and Secrets are not read: %s", error)
+        return etcd
+    follower = _follower(beside, "etcd-kubernetes", node, state_dir)
+    return Joined(etcd, follower, on_first=lambda snapshot: beside.want_secrets(secret_names(snapshot)))
 
 
-def _kubernetes(url: str, node: str, env: Mapping[str, str], kinds: Iterable[str]) -> Source:
-    raise DatastoreError("the Kubernetes datastore is not in this release; use file:DIR or etcd://HOST:PORT")
+def _kubernetes(url: str, node: str, env: Mapping[str, str], kinds: Iterable[str] = KINDS) -> KubernetesSource:
+    from config.kubernetes import KubernetesSource
+
+    return KubernetesSource(url, node=node, env=env, kinds=kinds)
 
 
 def _has_kubernetes(env: Mapping[str, str]) -> bool:
@@ -109,7 +126,9 @@ def open_editor(url: str, *, env: Mapping[str, str]) -> Editor:
 
         return FileEditor(rest)
     if scheme == "kubernetes":
-        raise DatastoreError("the Kubernetes datastore is not in this release; use file:DIR or etcd://HOST:PORT")
+        from config.kubernetes import KubernetesEditor
+
+        return KubernetesEditor(url, env=env)
     with _extra("etcd3"):
         from config.etcd import EtcdEditor
     return EtcdEditor(url, env=env)

@@ -224,13 +224,14 @@ class Follower:
             try:
                 if revision is None:
                     listing = await self._source.list()
-                    self._take(complete(self._seen.apply(self._pending), listing.changes))
+                    held = self._seen.apply(self._pending)
+                    self._take(complete(held, listing.changes, listing.unknown), listing.trouble)
                     revision, self._listed = listing.revision, True
                     at_revision = 0
                 async for batch in _until(self._source.watch(revision), self._timing.resync):
                     revision = batch.revision
                     failures = at_revision = 0
-                    self._take(batch.changes)
+                    self._take(batch.changes, batch.trouble)
                 # The time for a new listing has come; what the watch brought until now is in it.
                 revision = None
                 continue
@@ -257,10 +258,13 @@ class Follower:
         shortest, longest = self._timing.retry
         return min(longest, shortest * (1 << min(failures, 16))) * self._jitter()
 
-    def _take(self, changes: list[StoreChange] | tuple[StoreChange, ...]) -> None:
-        """Note a sign of life, with what it brought."""
-        self._alive_at = self._wall()
-        if self._trouble:
+    def _take(self, changes: list[StoreChange] | tuple[StoreChange, ...], trouble: str = "") -> None:
+        """Note a sign of life, with what it brought, and what is wrong with a part of the datastore."""
+        if trouble:
+            self._lost(trouble)
+        else:
+            self._alive_at = self._wall()
+        if self._trouble and not trouble:
             (log.info if self._listed else log.debug)("%s: connected again", self._source.url)
             self._trouble = ""
         if changes or not self._listed:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from attrs import evolve
 
+from config import resources as r
 from config.problems import Problem
 from config.snapshot import Snapshot
 from config.source import Datastore, Status
 
-__all__ = ["Joined"]
+__all__ = ["Joined", "secret_names"]
 
 FIRST_WAIT = 30.0
 """Seconds that a first snapshot of the first datastore waits for one of the second."""
@@ -24,8 +25,17 @@ FIRST_WAIT = 30.0
 class Joined:
     """The first datastore decides about the start; the second only adds."""
 
-    def __init__(self, first: Datastore, second: Datastore, *, first_wait: float = FIRST_WAIT) -> None:
+    def __init__(
+        self,
+        first: Datastore,
+        second: Datastore,
+        *,
+        first_wait: float = FIRST_WAIT,
+        on_first: Callable[[Snapshot], None] = lambda snapshot: None,
+    ) -> None:
+        """`on_first` sees each snapshot of the first before it is joined: it says what is wanted of the second."""
         self.snapshot = Snapshot()
+        self._on_first = on_first
         self._first = first
         self._second = second
         self._first_wait = first_wait
@@ -42,6 +52,8 @@ class Joined:
         waiting = True
 
         def take(which: int, snapshot: Snapshot) -> None:
+            if which == 0:
+                self._on_first(snapshot)
             self._seen[which] = snapshot
             if self._seen[0] is not None and (not waiting or self._seen[1] is not None):
                 self.snapshot = merged(*self._seen)
@@ -78,3 +90,10 @@ def merged(first: Snapshot | None, second: Snapshot | None) -> Snapshot:
         first.source_problems + second.source_problems,
         first.complete and second.complete,
     )
+
+
+def secret_names(snapshot: Snapshot) -> set[str]:
+    """The Secrets that the resources name, in the speaker's namespace."""
+    references = [peer.password for peer in snapshot.of(r.BGPPeer).values()]
+    references += [found.mesh_password for found in snapshot.of(r.BGPConfiguration).values()]
+    return {reference.name for reference in references if reference is not None}

@@ -42,6 +42,8 @@ class Refuse:
 
     key: Key
     problems: tuple[Problem, ...]
+    instead: Resource | None = None
+    """What to go on with where there never was a good version: the object without the fields that mean nothing."""
 
 
 @frozen
@@ -83,6 +85,8 @@ class Snapshot:
                     problems[change.key] = change.notices
             elif isinstance(change, Refuse):
                 problems[change.key] = change.problems
+                if change.instead is not None:
+                    objects[kind].setdefault(name, change.instead)
             else:
                 objects[kind].pop(name, None)
         return Snapshot(objects, problems, self.source_problems, self.complete)

@@ -36,6 +36,10 @@ class Listing:
     """Where `watch` goes on. Opaque to the follower: etcd an int, Kubernetes a mapping of kind to resourceVersion."""
     changes: tuple[StoreChange, ...]
     """Put or Refuse for each object that is there; never Remove."""
+    unknown: frozenset[str] = frozenset()
+    """Kinds that could not be read: what is held of them stays."""
+    trouble: str = ""
+    """Why not; "" where that is no fault."""
 
 
 @frozen
@@ -46,6 +50,8 @@ class Batch:
     """Where to go on after it."""
     changes: tuple[StoreChange, ...]
     """In order. Empty: the datastore says that it is alive and nothing has happened (bookmark, progress)."""
+    trouble: str = ""
+    """Why a part of the datastore cannot be followed now, while the rest is."""
 
 
 class Source(Protocol):

@@ -49,6 +49,7 @@ WORLDLY = (
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit"),
+    *("config.kubernetes_access", "config.kubernetes_client", "config.kubernetes_edit", "config.kubernetes_feed"),
     *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.given"),
     *("config.bgpctl", "reflector"),
 )
@@ -70,6 +71,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "uvloop": ("bgpd.shell", "bgpd.__main__", "reflector"),
     "exabgp": ("bgpd.ctl.exabgp_text",),
     "grpc": ("config.etcd", "config.etcd_client"),
+    "aiohttp": ("bgpd.api", "config.kubernetes_client"),
 }
 """Packages with a place of their own."""
 

@@ -1,5 +1,7 @@
 """A datastore that lost everything, or this node's own Node, is held back: nothing is withdrawn or reset. Pure.
 
+Everything is also what Calico's definitions take with them when they are deleted in Kubernetes, where Nodes remain.
+
 Objects vanish from a datastore all at once when it is restored empty, reached under a wrong name, or emptied by
 mistake; nodes that believed it have taken whole networks down. What was in force stays until
 - every object that is held is back, or
@@ -17,6 +19,8 @@ from config.snapshot import Put, Refuse, Snapshot, StoreChange
 
 __all__ = ["SETTLE", "Hold", "kept"]
 
+KUBERNETES = frozenset({"Node", "Secret", "Service", "EndpointSlice"})
+"""Kinds that are there without Calico, so that they say nothing about the loss of its own."""
 SETTLE = 10.0
 """Seconds without a change after which a datastore that is partly back counts."""
 
@@ -58,6 +62,9 @@ def _missing(counts: Snapshot, seen: Snapshot, node: str) -> str | None:
         return "the datastore holds no object any more"
     if node in counts.nodes() and node not in seen.nodes() and ("Node", node) not in seen.problems:
         return f"the datastore holds no Node {node} any more"
+    own = {kind for kind, objects in counts.objects.items() if objects and kind not in KUBERNETES}
+    if len(own) > 1 and not any(kind not in KUBERNETES for kind, _ in holds(seen)):
+        return "the datastore holds nothing of Calico's any more but Nodes"
     return None
 
 

@@ -25,6 +25,8 @@ class Faults:
 
     broken_watches: int = 0
     """So many events are cut off in the middle of their line, with their connections."""
+    garbage: int = 0
+    """So many events are no JSON."""
     frozen: bool = False
     """Connections are held and nothing is said."""
     refusal: Failure | None = None
@@ -194,8 +196,9 @@ class KubeServer:
         raise Failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 
     def _place(self, path: str) -> tuple[Kind, str, str]:
-        parts = path.strip("/").split("/")
+        parts = [*path.strip("/").split("/"), "", "", ""]
         group, version, rest = ("", "v1", parts[2:]) if parts[0] == "api" else (parts[1], parts[2], parts[3:])
+        rest = [part for part in rest if part]
         space = ""
         if len(rest) > 2 and rest[0] == "namespaces":
             space, rest = rest[1], rest[2:]
@@ -265,6 +268,9 @@ class KubeServer:
     async def _send(self, response: web.StreamResponse, kind: str, value: Json) -> None:
         await self._wait()
         line = json.dumps({"type": kind, "object": value}, separators=(",", ":")).encode() + b"\n"
+        if self.faults.garbage and kind != "BOOKMARK":
+            self.faults.garbage -= 1
+            line = b'{"type": oops}\n'
         if self.faults.broken_watches and kind != "BOOKMARK":
             self.faults.broken_watches -= 1
             await response.write(line[: len(line) // 2])

@@ -152,6 +152,9 @@ class Store:
 
     def _write(self, kind: Kind, name: Name, new: Json | None) -> Json:
         self.revision += 1
+        if new is not None and "stringData" in new and kind.kind == "Secret":
+            plain = {key: base64.b64encode(text.encode()).decode() for key, text in new.pop("stringData").items()}
+            new["data"] = {**new.get("data", {}), **plain}
         old = self.of(kind).get(name)
         value = new if new is not None else copy.deepcopy(old)
         assert value is not None

@@ -91,7 +91,8 @@ def test_a_labels_annotation_that_is_no_mapping_is_no_label(labels: str) -> None
 )
 def test_a_wrong_annotation_is_named_and_left_out_where_nothing_better_is_known(name: str, text: str) -> None:
     good = node("a", "10.0.0.5/24", ASNumber="64512")
-    bad = node("a", "10.0.0.5/24", **{"ASNumber": "64512", name: text})
+    bad = node("a", "10.0.0.5/24", ASNumber="64512")
+    bad["metadata"]["annotations"][f"projectcalico.org/{name}"] = text
     change = objects.change("Node", bad, "/place")
     assert isinstance(change, Refuse) and isinstance(change.instead, r.Node)
     assert change.problems[0].field == f"metadata.annotations[projectcalico.org/{name}]"

@@ -13,15 +13,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.bench import bird_side, our_side
+from tests.bench import our_side
 from tests.bench.cases import Bench, case_full_table, case_sink
 from tests.bench.cases_kernel import case_felix, case_kernel, case_one_change
+from tests.bench.cases_reflector import case_reflector
 from tests.bench.cases_rest import case_idle, case_start
+from tests.bench.chart import draw
 from tests.bench.lab import LOAD_CORE, Lab, core_count, load_average
+from tests.bench.layout import table
 from tests.bench.load import build
+from tests.bench.programs import DAEMONS, MISSING, versions
 from tests.bench.report import Report
+from tests.bench.scenarios import PLAIN, SCENARIOS
 
 CASES: dict[str, Callable[[Bench], None]] = {
     "full": case_full_table,
@@ -31,24 +37,21 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "felix": case_felix,
     "idle": case_idle,
     "start": case_start,
+    **{name: partial(case_reflector, name=name) for name in SCENARIOS},
 }
+GROUPS = {
+    "node": [name for name in CASES if name not in SCENARIOS],
+    "reflector": list(PLAIN),
+    "add-path": [name for name in SCENARIOS if name not in PLAIN],
+}
+OURS = ("ours", "ours-file", "ours-filter")
 
 
 def main() -> int:
     """Run the cases asked for; 0 unless our daemon missed a figure (--strict) or nothing could be run."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", default=",".join(CASES), help="cases, comma-separated (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=3, help="runs per daemon and case (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run's figures there")
-    parser.add_argument("--daemons", default="ours,bird,bird-main,frr", help="which to run (default: %(default)s)")
-    parser.add_argument(
-        "--profile", type=Path, metavar="DIR", help="run ours under cProfile (its times are then no figures)"
-    )
-    parser.add_argument("--strict", action="store_true", help="exit 1 when a figure is missed")
-    options = parser.parse_args()
-    wanted = options.only.split(",")
-    if unknown := [name for name in wanted if name not in CASES]:
-        parser.error(f"unknown case {unknown[0]}; there are {', '.join(CASES)}")
+    options = _options()
+    if options.render:
+        return _render(options)
     if os.geteuid() != 0:
         print("make bench needs root: it makes network namespaces and pins daemons to cores.", file=sys.stderr)
         return 2
@@ -62,19 +65,39 @@ def main() -> int:
             print("Another make bench is running: two would spoil each other's figures.", file=sys.stderr)
             return 2
         os.sched_setaffinity(0, {int(LOAD_CORE)})
-        return _run(wanted, options)
+        return _run(options)
 
 
-def _run(wanted: list[str], options: argparse.Namespace) -> int:
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    add = parser.add_argument
+    groups = ", ".join(f"{name} ({' '.join(cases)})" for name, cases in GROUPS.items())
+    add("--only", default="node,reflector", help=f"cases and groups, comma-separated (%(default)s); groups: {groups}")
+    add("--runs", type=int, default=3, help="runs per daemon and case (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write every run's figures there")
+    add("--append", action="store_true", help="add to what is in the file of --json (a run in pieces)")
+    add("--chart", type=Path, metavar="FILE", help="draw the reflector's rows as PNG")
+    add("--render", type=Path, nargs="+", metavar="FILE", help="run nothing: table and chart of such files")
+    add("--daemons", default=",".join((*OURS, *DAEMONS, "bird-main")), help="which to run (default: %(default)s)")
+    add("--profile", type=Path, metavar="DIR", help="run ours under cProfile (its times are then no figures)")
+    add("--strict", action="store_true", help="exit 1 when a figure is missed")
+    options = parser.parse_args()
+    options.cases = list(dict.fromkeys(case for name in options.only.split(",") for case in GROUPS.get(name, [name])))
+    if unknown := [name for name in options.cases if name not in CASES]:
+        parser.error(f"unknown case {unknown[0]}; there are {', '.join(CASES)}")
+    return options
+
+
+def _run(options: argparse.Namespace) -> int:
     report = Report()
-    versions = {"ours": "this checkout" if our_side.present() else "missing", **bird_side.versions()}
-    for name, version in versions.items():
-        print(f"{name}: {version}")
-        if version == "missing":
+    found = {"ours": "this checkout" if our_side.present() else MISSING, **versions()}
+    for name, version in found.items():
+        print(f"{name}: {version}", flush=True)
+        if version == MISSING:
             report.remark(f"{name} is not installed: its columns are empty")
     if build() is None:
-        report.remark("no C compiler: the cases that need bgpload (sink, kernel, change, idle) fail")
-    there = {name for name, version in versions.items() if version != "missing"}
+        report.remark("no C compiler: the cases that need bgpload (sink, kernel, change, idle, the reflector's) fail")
+    there = {name for name, version in found.items() if version != MISSING}
     names = tuple(n for n in options.daemons.split(",") if n.partition("-")[0] in there)
     if options.profile:
         options.profile.mkdir(parents=True, exist_ok=True)
@@ -82,20 +105,38 @@ def _run(wanted: list[str], options: argparse.Namespace) -> int:
     began = time.time()
     try:
         bench = Bench(lab, report, options.runs, names, options.profile.resolve() if options.profile else None)
-        for name in wanted:
+        for name in options.cases:
             print(f"... {name}", file=sys.stderr, flush=True)
             CASES[name](bench)
     finally:
         lab.stop_all()
         lab.close()
-    print(
-        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
-    )
-    print(f"{options.runs} runs; load average at the end {load_average():.2f}\n")
-    print(report.table())
+    facts = {"versions": found, "runs": options.runs, "python": platform.python_version(), "began": began,
+             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"}  # fmt: skip
     if options.json:
-        facts = {"versions": versions, "runs": options.runs, "python": platform.python_version(), "began": began}
+        if options.append and options.json.exists():
+            earlier, report = report, Report()
+            report.read(options.json)
+            report.include(earlier)
         report.write(options.json, facts)
+    print(f"{facts['machine']}, Python {facts['python']}; {options.runs} runs; load average {load_average():.2f}\n")
+    return _show(report, options)
+
+
+def _render(options: argparse.Namespace) -> int:
+    report = Report()
+    for path in options.render:
+        facts = report.read(path)
+        print(f"{path}: {facts['machine']}, Python {facts['python']}")
+        print("\n".join(f"  {name}: {version}" for name, version in facts["versions"].items()))
+    print()
+    return _show(report, options)
+
+
+def _show(report: Report, options: argparse.Namespace) -> int:
+    print(table(report))
+    if options.chart:
+        print("\n" + (draw(report, options.chart) or f"chart: {options.chart}"))
     missed = [row for row in report.rows if row.verdict == "MISSED"]
     return 1 if options.strict and missed else 0
 

@@ -2,51 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
-from tests.bench.lab import DAEMON_ADDRESS, Lab, Running, client, command_output
-from tests.interop.daemons.base import find_program
+from tests.bench.lab import DAEMON_ADDRESS, Lab, Running, client
+from tests.bench.programs import FRR_BGPD, directory, required, root
 from tests.interop.namespace import wait_until
-
-PEERS_ROOT = os.environ.get("PEERS_ROOT", "").rstrip("/")
-FRR_BGPD = "/usr/lib/frr/bgpd"
-
-
-def program(name: str) -> str | None:
-    """Where a peer's program is: inside PEERS_ROOT when that is set, else on this machine."""
-    if PEERS_ROOT:
-        candidates = (
-            (name,) if name.startswith("/") else (f"/usr/sbin/{name}", f"/usr/bin/{name}", f"/usr/lib/frr/{name}")
-        )
-        return next((path for path in candidates if os.access(PEERS_ROOT + path, os.X_OK)), None)
-    return find_program(name)
-
-
-def versions() -> dict[str, str]:
-    """Printed version of each yardstick; "missing" where it is not installed."""
-    found = {}
-    for name, binary, flag in (("bird", "bird", "--version"), ("frr", FRR_BGPD, "--version")):
-        path = program(binary)
-        found[name] = command_output([*_root(), path, flag]).splitlines()[0] if path else "missing"
-    return found
-
-
-def _root() -> list[str]:
-    return ["chroot", PEERS_ROOT] if PEERS_ROOT else []
-
-
-def _directory(lab: Lab, name: str) -> tuple[Path, str]:
-    """A fresh folder: its path here, and its path as the daemon sees it."""
-    if not PEERS_ROOT:
-        path = lab.directory(name)
-        return path, str(path)
-    path = Path(PEERS_ROOT, "var", "cbi-bench", name)
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    path.chmod(0o777)
-    return path, f"/var/cbi-bench/{name}"
 
 
 def bird_config(
@@ -79,12 +37,10 @@ def bird_config(
 
 def start_bird(lab: Lab, config: str, wait: bool = True) -> Running:
     """BIRD 2 in the daemon's namespace."""
-    binary = program("bird")
-    if binary is None:
-        raise FileNotFoundError("bird")
-    path, seen = _directory(lab, "bird")
+    binary = required("bird")
+    path, seen = directory(lab, "bird")
     (path / "bird.conf").write_text(config)
-    argv = [*_root(), binary, "-f", "-c", f"{seen}/bird.conf", "-s", f"{seen}/bird.ctl"]
+    argv = [*root(), binary, "-f", "-c", f"{seen}/bird.conf", "-s", f"{seen}/bird.ctl"]
     running = Running("bird", [lab.spawn(argv, path / "log")])
     return lab.ready(running) if wait else running
 
@@ -99,13 +55,11 @@ def frr_config(asn: int, clients: int) -> str:
 
 def start_frr(lab: Lab, config: str, kernel: bool) -> Running:
     """zebra and bgpd in the daemon's namespace."""
-    zebra, bgpd = program("zebra"), program(FRR_BGPD)
-    if zebra is None or bgpd is None:
-        raise FileNotFoundError("frr")
-    path, seen = _directory(lab, "frr")
+    zebra, bgpd = required("zebra"), required(FRR_BGPD)
+    path, seen = directory(lab, "frr")
     (path / "bgpd.conf").write_text(config)
     common = ["-z", f"{seen}/zserv.api", "--vty_socket", seen, "-u", "frr", "-g", "frr"]
-    first = lab.spawn([*_root(), zebra, "-f", "/dev/null", "-i", f"{seen}/z.pid", *common], path / "zebra.log")
+    first = lab.spawn([*root(), zebra, "-f", "/dev/null", "-i", f"{seen}/z.pid", *common], path / "zebra.log")
     wait_until((path / "zserv.api").exists, 10, "zebra is up")
-    second = [*_root(), bgpd, *([] if kernel else ["-n"]), "-f", f"{seen}/bgpd.conf", "-i", f"{seen}/b.pid", *common]
+    second = [*root(), bgpd, *([] if kernel else ["-n"]), "-f", f"{seen}/bgpd.conf", "-i", f"{seen}/b.pid", *common]
     return lab.ready(Running("frr", [first, lab.spawn(second, path / "bgpd.log")]))

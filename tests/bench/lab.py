@@ -22,7 +22,7 @@ from tests.interop.namespace import Namespace, Process, join, wait_until
 from tests.interop.scripted import OpenOptions, SessionEnded, Speaker
 
 DAEMON_ADDRESS, DAEMON_ADDRESS6 = "172.30.0.1", "fd00:bbbb::1"
-CLIENTS = 512
+CLIENTS = 5016
 DAEMON_CORE, LOAD_CORE = "0", "1"
 
 
@@ -98,6 +98,15 @@ class Lab:
                 self.daemon.run("ip", family, "route", "flush", "proto", protocol, check=False)
         # Routes that use nexthop objects go with their objects.
         self.daemon.run("ip", "nexthop", "flush", check=False)
+
+    def one_neighbour(self, clients: int) -> None:
+        """Send all but the first 510 clients' packets to one neighbour where there are many clients.
+
+        The kernel's limit of neighbours (1,024) is of the whole machine and not of a namespace.
+        """
+        action = "replace" if clients > 1000 else "del"
+        for network in ("172.30.3.0/24", "172.30.4.0/22", "172.30.8.0/21", "172.30.16.0/20"):
+            self.daemon.run("ip", "route", action, network, "via", client(0), check=False)
 
     def pod_link(self) -> None:
         """A fresh link "cali0" as pods have, up, without routes."""

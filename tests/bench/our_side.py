@@ -24,7 +24,8 @@ def present() -> bool:
     return (ROOT / "bgpd" / "__main__.py").exists()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """What our processes need in theirs: this checkout."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     return {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
@@ -56,7 +57,7 @@ def start_speaker(lab: Lab, data: Resource, kernel: bool, profile: Path | None =
     argv += [] if kernel else ["--no-kernel"]
     if profile is not None:
         argv += ["--profile", str(profile)]
-    return lab.ready(Running("ours", [lab.spawn(argv, path / "log", _environment())]))
+    return lab.ready(Running("ours", [lab.spawn(argv, path / "log", environment())]))
 
 
 def longest_stall(lab: Lab, begin: float, end: float) -> float:
@@ -65,12 +66,13 @@ def longest_stall(lab: Lab, begin: float, end: float) -> float:
     return max((length for start, length in data["stalls"] if begin - 0.1 <= start <= end), default=0.0)
 
 
+def make(kind: str, name: str, spec: Resource) -> Resource:
+    """One Calico resource."""
+    return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
 def node_objects(asn: int, clients: int, pools: Sequence[str] = ()) -> list[Resource]:
     """Calico resources of the node "bench" with one explicit peer per load client, mesh off."""
-
-    def make(kind: str, name: str, spec: Resource) -> Resource:
-        return {"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": {"name": name}, "spec": spec}
-
     objects = [
         make("Node", "bench", {"bgp": {"ipv4Address": f"{DAEMON_ADDRESS}/16", "ipv6Address": f"{DAEMON_ADDRESS6}/64"}}),
         make("BGPConfiguration", "default", {"asNumber": asn, "nodeToNodeMeshEnabled": False, "bindMode": "NodeIP"}),
@@ -97,7 +99,7 @@ def start_node(lab: Lab, objects: Sequence[Resource], wait: bool = True) -> Runn
     write_datastore(path / "datastore", objects)
     argv = [sys.executable, "-m", "bgpd", "--node", "bench", "--datastore", f"file:{path / 'datastore'}",
             "--socket", str(path / "api.sock"), "--state-dir", str(path / "state")]  # fmt: skip
-    running = Running("ours", [lab.spawn(argv, path / "log", _environment())])
+    running = Running("ours", [lab.spawn(argv, path / "log", environment())])
     return lab.ready(running) if wait else running
 
 

@@ -1,23 +1,22 @@
-"""Rows of the benchmark's table: ours beside the peer's, with the ratio and the figure to reach."""
+"""Rows of the benchmark's table: ours beside the peers', with the ratio and the figure to reach."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, define, field
+from attrs import asdict, define, field, fields
 
 from tests.bench.measure import median
 
-_NUMBERS = range(3, 7)
-"""Columns of the table that hold numbers."""
+PEERS = {"bird": "BIRD 2", "bird3": "BIRD 3", "frr": "FRR", "gobgp": "GoBGP", "openbgpd": "OpenBGPD"}
+"""Of these is the best, where a row is measured against it."""
 
 
 @define
 class Row:
-    """One line. Values are medians over runs; `samples` keeps every run's."""
+    """One line. Values are medians over runs; `ours` and `peers` keep every run's."""
 
     case: str
     what: str
@@ -25,10 +24,14 @@ class Row:
     ours: list[float] = field(factory=list)
     peers: dict[str, list[float]] = field(factory=dict)
     ratio_limit: float | None = None
-    """Ours may be at most so many times BIRD's."""
+    """Ours may be at most so many times what it is measured against."""
     limit: float | None = None
     """Ours may be at most this, in the row's unit."""
     goal: float | None = None
+    against: str = "bird"
+    """ "bird"; "best": the peer with the lowest median; or a case: ours there, in a row of the same name."""
+    base: Row | None = None
+    """The row that `against` names."""
     note: str = ""
 
     @property
@@ -42,10 +45,24 @@ class Row:
         return median(values) if values else None
 
     @property
+    def best(self) -> str | None:
+        """The peer with the lowest median."""
+        there = [name for name in PEERS if self.peers.get(name)]
+        return min(there, key=lambda name: median(self.peers[name])) if there else None
+
+    @property
+    def reference(self) -> float | None:
+        """What ours is measured against."""
+        if self.against not in ("bird", "best"):
+            return self.base.value if self.base else None
+        name = self.best if self.against == "best" else self.against
+        return self.peer(name) if name else None
+
+    @property
     def ratio(self) -> float | None:
-        """Ours to BIRD's."""
-        ours, bird = self.value, self.peer("bird")
-        return ours / bird if ours is not None and bird else None
+        """Ours to the reference; None where one is missing or the reference is 0."""
+        ours, reference = self.value, self.reference
+        return ours / reference if ours is not None and reference else None
 
     @property
     def verdict(self) -> str:
@@ -64,7 +81,8 @@ class Row:
         """What is to be reached, in words."""
         parts = []
         if self.ratio_limit is not None:
-            parts.append(f"<= {self.ratio_limit:g} x BIRD")
+            name = "BIRD" if self.against == "bird" else self.against
+            parts.append(f"<= {self.ratio_limit:g} x {name}")
         if self.goal is not None:
             parts.append(f"goal {self.goal:g} x")
         if self.limit is not None:
@@ -83,10 +101,6 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def _cell(column: int, text: str, width: int) -> str:
-    return text.rjust(width) if column in _NUMBERS else text.ljust(width)
-
-
 class Report:
     """All rows, in the order in which they were asked for."""
 
@@ -103,6 +117,12 @@ class Report:
         self.rows.append(row)
         return row
 
+    def link(self) -> None:
+        """Find the rows that others are measured against; they may have come later."""
+        found = {(row.case, row.what): row for row in self.rows}
+        for row in self.rows:
+            row.base = found.get((row.against, row.what))
+
     def add(self, case: str, what: str, unit: str, who: str, value: float, **more: Any) -> None:
         """Add one run's value: `who` is "ours" or a peer's name."""
         row = self.row(case, what, unit, **more)
@@ -113,20 +133,45 @@ class Report:
         if text not in self.remarks:
             self.remarks.append(text)
 
-    def table(self) -> str:
-        """The table as text."""
-        head = ("case", "what", "unit", "ours", "BIRD", "ratio", "FRR", "to reach", "")
-        lines: list[Sequence[str]] = [head]
-        for row in self.rows:
-            ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
-            lines.append((row.case, row.what, row.unit, number(row.value), number(row.peer("bird")), ratio,
-                          number(row.peer("frr")), row.target, row.verdict))  # fmt: skip
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        text = ["  ".join(map(_cell, range(len(head)), line, widths)).rstrip() for line in lines]
-        text.insert(1, "  ".join("-" * w for w in widths))
-        return "\n".join(text + ([""] + [f"* {remark}" for remark in self.remarks] if self.remarks else []))
-
     def write(self, path: Path, facts: dict[str, Any]) -> None:
-        """Everything as JSON."""
-        rows = [{**asdict(row), "median": row.value, "ratio": row.ratio, "verdict": row.verdict} for row in self.rows]
+        """Everything as JSON: each row with every run's values, and minimum, median and maximum of each daemon."""
+        self.link()
+        rows = [
+            {**_plain(row), "spread": _spread(row), "ratio": row.ratio, "verdict": row.verdict} for row in self.rows
+        ]
         path.write_text(json.dumps({**facts, "rows": rows, "remarks": self.remarks}, indent=1) + "\n")
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Add the runs that `write` wrote; its facts. Raises OSError, ValueError."""
+        data: dict[str, Any] = json.loads(path.read_text())
+        names = {item.name for item in fields(Row)}
+        other = Report()
+        other.rows = [Row(**{name: item[name] for name in names & item.keys()}) for item in data.pop("rows")]
+        other.remarks = data.pop("remarks")
+        self.include(other)
+        return data
+
+    def include(self, other: Report) -> None:
+        """Add another report's runs and remarks."""
+        for item in other.rows:
+            known = next((row for row in self.rows if (row.case, row.what) == (item.case, item.what)), None)
+            if known is None:
+                self.rows.append(item)
+                continue
+            known.ours += item.ours
+            for who, values in item.peers.items():
+                known.peers.setdefault(who, []).extend(values)
+        for text in other.remarks:
+            self.remark(text)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return asdict(row, filter=lambda attribute, _: attribute.name != "base")
+
+
+def _spread(row: Row) -> dict[str, list[float]]:
+    return {
+        who: [min(values), median(values), max(values)]
+        for who, values in {"ours": row.ours, **row.peers}.items()
+        if values
+    }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.bench.collector import UNEXPLAINED, compare, normal_form
+from tests.bench.lab import client
+from tests.bench.layout import table
 from tests.bench.measure import percentile
-from tests.bench.report import Report
+from tests.bench.reflector_ours import objects
+from tests.bench.reflector_peers import Wanted, bird_config, frr_config, gobgp_config, openbgpd_config
+from tests.bench.report import Report, Row
+from tests.bench.scenarios import SCENARIOS
 from tests.bench.tables import count_prefixes, generate
 from tests.interop.scripted import decode_update
 
@@ -47,9 +54,62 @@ def test_report_judges_by_median() -> None:
     assert row.verdict == "ok"
     row.ours = [5.0]
     assert row.verdict == "MISSED"
-    assert "MISSED" in report.table()
+    assert "MISSED" in table(report)
 
 
 def test_percentile_is_nearest_rank() -> None:
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0], 0.99) == 1.0
+
+
+def test_best_is_the_peer_with_the_lowest_median_and_variants_compare_with_our_own_row(tmp_path: Path) -> None:
+    report = Report()
+    report.add("S1, datastore", "time", "s", "ours", 3.0, ratio_limit=1.3, against="S1")
+    for name, value in {"ours": 2.0, "bird": 10.0, "frr": 5.0, "bird-main": 1.0}.items():
+        report.add("S1", "time", "s", name, value, ratio_limit=0.4, against="best")
+    report.write(tmp_path / "one.json", {"runs": 1})
+    report.write(tmp_path / "two.json", {"runs": 1})
+    merged = Report()
+    assert [merged.read(tmp_path / name) for name in ("one.json", "two.json")] == [{"runs": 1}] * 2
+    text = table(merged)
+    variant, plain = merged.rows
+    assert plain.ours == [2.0, 2.0] and plain.best == "frr" and plain.ratio == 0.4 and plain.verdict == "ok"
+    assert variant.ratio == 1.5 and variant.verdict == "MISSED"
+    assert "<= 0.4 x best" in text and "<= 1.3 x S1" in text
+
+
+def test_a_row_without_a_peer_has_no_verdict() -> None:
+    row = Row("S1", "time", "s", ours=[1.0], ratio_limit=0.4, against="best")
+    assert row.ratio is None and row.verdict == ""
+
+
+def test_the_peers_know_exactly_the_clients_of_the_scenario() -> None:
+    wanted = Wanted(3, ipv6=True, add_path=True)
+    for config in (bird_config, frr_config, gobgp_config, openbgpd_config):
+        text = config(wanted)
+        assert [client(i) in text for i in range(4)] == [True, True, True, False]
+        assert "ipv6" in text.lower() and "add" in text
+    kinds = [item["kind"] for item in objects(wanted, filtered=True)]
+    assert kinds.count("Node") == 4 and kinds.count("BlockAffinity") == 100 and kinds.count("BGPFilter") == 1
+
+
+def test_every_scenario_reads_its_figures_from_the_phases() -> None:
+    names = (
+        "flood",
+        "join0",
+        "trickle",
+        "withdraw0",
+        "announce0",
+        "storm",
+        "down0",
+        "up0",
+        "kept0",
+        "swept0",
+        "keepalive",
+    )
+    keys = ("seconds", "daemon_cpu_s", "last_receiver_p50", "last_receiver_p99")
+    result = {"daemon_hwm_kb": 1024, "drops": 0, "phases": [{"name": n, **dict.fromkeys(keys, 1.0)} for n in names]}
+    for name, scenario in SCENARIOS.items():
+        assert all(figure.of(result) >= 0 for figure in scenario.figures), name
+        assert scenario.add_path == ("--add-path" in scenario.arguments)
+        assert scenario.against in ("best", *SCENARIOS)

@@ -14,7 +14,7 @@ from attrs import define, field
 from tests.interop.daemons.base import Daemon, find_program, require
 from tests.interop.model import PeerConfig
 from tests.interop.namespace import Namespace, join
-from tests.interop.ours import Node, Ours, Speaker
+from tests.interop.ours import Node, Ours, Reflector, Speaker
 
 OURS4, OURS6 = "10.99.0.1", "fd99::1"
 PEER4, PEER6 = "10.99.0.2", "fd99::2"
@@ -38,6 +38,12 @@ class Pair:
         speaker = Speaker(self.ours, self.directory / "ours", settings, kernel)
         self.speakers.append(speaker)
         return speaker
+
+    def reflector(self, *flags: str) -> Reflector:
+        """The product as a reflector, not yet started."""
+        reflector = Reflector(self.ours, self.directory / "ours", flags)
+        self.speakers.append(reflector)
+        return reflector
 
     def node(self, name: str, resources: list[dict[str, Any]]) -> Node:
         """The product, not yet started."""

@@ -197,6 +197,17 @@ class Speaker(Ours):
         self.reconfigure({**self.settings, "peers": peers})
 
 
+class Reflector(Ours):
+    """The product: `bgp-reflector` with flags."""
+
+    def __init__(self, namespace: Namespace, directory: Path, flags: Iterable[str]) -> None:
+        super().__init__(namespace, directory)
+        self.flags = [*flags]
+
+    def arguments(self) -> list[str]:
+        return ["-m", "reflector", *self.flags]
+
+
 class Node(Ours):
     """The product: `bgpd --node NAME --datastore file:DIR` with Calico resources."""
 

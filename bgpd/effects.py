@@ -11,7 +11,18 @@ from bgpd.family import Family
 from bgpd.routes import FibRoute
 from bgpd.settings import PeerSettings
 
-__all__ = ["Close", "Connect", "Effect", "ListenersChanged", "Log", "Program", "Ready", "ReleaseKernel", "Send"]
+__all__ = [
+    "Close",
+    "Connect",
+    "Effect",
+    "ListenersChanged",
+    "Log",
+    "Program",
+    "Ready",
+    "Rekey",
+    "ReleaseKernel",
+    "Send",
+]
 
 # Plain slotted classes: these are made by the thousand in one turn of the loop, where attrs' frozen `__init__` costs
 # about twice as much.
@@ -52,6 +63,20 @@ class Close:
 
     def __repr__(self) -> str:
         return f"Close({self.conn})"
+
+
+class Rekey:
+    """Another TCP-MD5 key from here on, for the segments of this connection; if the kernel refuses, it is lost."""
+
+    __slots__ = ("address", "conn", "password")
+
+    def __init__(self, conn: int, address: str, password: str) -> None:
+        self.conn = conn
+        self.address = address
+        self.password = password
+
+    def __repr__(self) -> str:
+        return f"Rekey({self.conn})"
 
 
 class Ready:
@@ -111,4 +136,4 @@ class ListenersChanged:
         return "ListenersChanged()"
 
 
-Effect = Connect | Send | Close | Ready | Program | ReleaseKernel | Log | ListenersChanged
+Effect = Connect | Send | Close | Rekey | Ready | Program | ReleaseKernel | Log | ListenersChanged

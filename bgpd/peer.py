@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+
+from attrs import fields
 
 from bgpd.family import Family, parse_address
 from bgpd.limits import Limits
@@ -13,7 +15,7 @@ from bgpd.rib.path import Source
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.session.local import LocalState
 from bgpd.session.session import Session
-from bgpd.settings import Cost, PeerSettings, SpeakerSettings, cost_of
+from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings, cost_of
 from bgpd.wire.update import UpdateParser
 
 
@@ -105,18 +107,22 @@ class Peer:
 
 def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:
     """What going from one peer's settings to another's costs."""
-    costs = [Cost.NOTHING]
-    names = [a for a in type(old).__attrs_attrs__ if a.name not in ("families", "name", "address")]
-    costs += [cost_of(PeerSettings, a.name) for a in names if getattr(old, a.name) != getattr(new, a.name)]
     before = {f.family: f for f in old.families}
     after = {f.family: f for f in new.families}
     if before.keys() != after.keys():
         return Cost.RESET
+    costs = [Cost.NOTHING, *_costs(old, new, ("families", "name", "address"))]
     for family, one in before.items():
-        two = after[family]
-        costs += [
-            cost_of(type(one), a.name)
-            for a in type(one).__attrs_attrs__
-            if getattr(one, a.name) != getattr(two, a.name)
-        ]
+        costs += _costs(one, after[family], ())
     return max(costs)
+
+
+def _costs(
+    old: PeerSettings | FamilySettings, new: PeerSettings | FamilySettings, but: Container[str]
+) -> Iterator[Cost]:
+    if old is new:
+        return
+    for name in (attribute.name for attribute in fields(type(old))):
+        before, after = getattr(old, name), getattr(new, name)
+        if name not in but and before is not after and before != after:
+            yield cost_of(type(old), name, before, after)

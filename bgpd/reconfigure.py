@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bgpd.effects import ListenersChanged, Program
+from bgpd.effects import ListenersChanged, Program, Rekey
 from bgpd.errors import Cease
 from bgpd.family import parse_address
 from bgpd.peer import Peer, peer_cost
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bgpd.speaker import Speaker
 
 __all__ = ["reconfigure"]
+
+_LONGEST_TEXT = 60
+"""Characters of a shutdown communication: at most 4 octets each, 255 octets in all (RFC 9003 §2)."""
 
 
 def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
@@ -43,10 +46,9 @@ def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None
     for name, new in wanted.items():
         known = speaker.peers.get(name)
         if known is None:
-            speaker._add_peer(new)
+            peer = speaker._add_peer(new)
             if speaker.started:
-                speaker.peers[name].session.start(now)
-                speaker._drain(speaker.peers[name], now)
+                speaker._start_peer(peer, now)
         elif known.settings != new:
             _change_peer(speaker, known, new, now)
     speaker._touched(speaker.local_routes.set_static(settings.static_routes))
@@ -71,6 +73,8 @@ def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) ->
         return
     peer.configure(new, speaker.settings)
     peer.session.update_settings(new)
+    if old.password != new.password and new.password:
+        _rekey(speaker, peer, new.password)
     imports = {f.family: f.import_chain for f in old.families}
     rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
     for family in new.families:
@@ -82,15 +86,26 @@ def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) ->
     speaker._drain(peer, now)
 
 
+def _rekey(speaker: Speaker, peer: Peer, password: str) -> None:
+    """Another key on the running connections: both sides may change theirs within the hold time, without a reset."""
+    for conn in [conn for conn, other in speaker._conns.items() if other is peer]:
+        speaker._effects.append(Rekey(conn, peer.settings.address, password))
+    peer.session.rekeyed()
+
+
 def _reset(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) -> None:
-    """End a session for other settings, and begin anew."""
-    peer.session.stop(now, Cease.OTHER_CONFIGURATION_CHANGE)
+    """End a session for other settings, and begin anew, unless it is to be held down from now on."""
+    held = bool(new.disabled)
+    text = new.disabled[:_LONGEST_TEXT] if held else ""
+    peer.session.stop(now, Cease.ADMINISTRATIVE_SHUTDOWN if held else Cease.OTHER_CONFIGURATION_CHANGE, text)
     speaker._drain(peer, now)
     speaker._forget(peer)
     if peer.dynamic:
         # It has to come back, and is made anew then.
         return
-    speaker._add_peer(new)
+    fresh = speaker._add_peer(new)
+    if held:
+        speaker.restart.removed(new.name)
+        speaker._check_restart(now)
     if speaker.started:
-        speaker.peers[new.name].session.start(now)
-        speaker._drain(speaker.peers[new.name], now)
+        speaker._start_peer(fresh, now)

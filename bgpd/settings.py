@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from attrs import Attribute, field, fields, frozen
+from attrs import field, fields, frozen
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
 from bgpd.policy.terms import ACCEPT_ALL, Term
@@ -72,8 +72,9 @@ class StaticKind(IntEnum):
     GATEWAY = 2
 
 
-def _costs(cost: Cost) -> dict[str, Any]:
-    return {"cost": cost}
+def _costs(cost: Cost, *, free_while_set: bool = False) -> dict[str, Any]:
+    """`free_while_set`: a change from one value to another, neither of them unset, takes effect in place."""
+    return {"cost": cost, "free_while_set": free_while_set}
 
 
 @frozen
@@ -104,8 +105,12 @@ class PeerSettings:
     passive: bool = field(default=False, metadata=_costs(Cost.NOTHING))
     """Never dial; only accept."""
     source_address: str | None = field(default=None, metadata=_costs(Cost.RESET))
-    password: str | None = field(default=None, metadata=_costs(Cost.RESET), repr=False)
-    """TCP-MD5 key (RFC 2385), at most 80 octets."""
+    password: str | None = field(default=None, metadata=_costs(Cost.RESET, free_while_set=True), repr=False)
+    """TCP-MD5 key (RFC 2385), at most 80 octets. Another key goes onto the running connection; key or none is a
+    reset."""
+    disabled: str = field(default="", metadata=_costs(Cost.RESET, free_while_set=True))
+    """Why the session is held down: it stays Idle, neither dials nor accepts; "" = enabled. A running one ends with
+    Cease/2 when this is set (RFC 4486)."""
     ttl_security_hops: int | None = field(default=None, metadata=_costs(Cost.RESET))
     """GTSM (RFC 5082): accept only TTL >= 256 - hops, send 255. None: send `ttl`, accept any."""
     ttl: int = field(default=64, metadata=_costs(Cost.RESET))
@@ -221,9 +226,11 @@ class SpeakerSettings:
     """The F bit of our Graceful Restart capability is the truth (RFC 4724 §3); False after a reboot."""
 
 
-def cost_of(cls: type, name: str) -> Cost:
-    """What a change of the field `name` of a settings class costs."""
-    attribute: Attribute[Any] = getattr(fields(cls), name)
-    cost = attribute.metadata.get("cost", Cost.NOTHING)
+def cost_of(cls: type, name: str, old: object = None, new: object = None) -> Cost:
+    """What a change of the field `name` of a settings class costs; without the two values, at most."""
+    metadata = getattr(fields(cls), name).metadata
+    if metadata.get("free_while_set") and old and new:
+        return Cost.NOTHING
+    cost = metadata.get("cost", Cost.NOTHING)
     assert isinstance(cost, Cost)
     return cost

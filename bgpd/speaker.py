@@ -60,7 +60,8 @@ class Speaker:
         self.restart = RestartPhase()
         self._release_due = False
         self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
-        self._by_address: dict[str, Peer] = {}
+        self._by_address: dict[str, list[Peer]] = {}
+        """By canonical address; more than one where the peers differ in port."""
         self.dynamic = DynamicPeers(settings)
         self._conns: dict[int, Peer] = {}
         self._timers: list[tuple[float, str]] = []
@@ -76,12 +77,12 @@ class Speaker:
         """Local routes are in: connect and accept from now on."""
         self.started = True
         known = (*self.settings.peers, *(template for _, template in self.settings.dynamic))
-        graceful = [peer.restart_time for peer in known if peer.graceful_restart]
-        self.restart.begin(now, set(self.peers), min(graceful, default=120) / 2, others=bool(self.dynamic))
+        graceful = [peer.restart_time for peer in known if peer.graceful_restart and not peer.disabled]
+        enabled = {name for name, peer in self.peers.items() if not peer.settings.disabled}
+        self.restart.begin(now, enabled, min(graceful, default=120) / 2, others=bool(self.dynamic))
         self._hold_end_of_rib(self.restart.active)
         for peer in list(self.peers.values()):
-            peer.session.start(now)
-            self._drain(peer, now)
+            self._start_peer(peer, now)
         if not self.restart.active:
             self._restart_over()
             self._release_due = True
@@ -97,11 +98,19 @@ class Speaker:
 
     def knows(self, remote_address: str) -> bool:
         """Whether a connection from this address is welcome: a configured peer's, or in a dynamic range."""
-        return remote_address in self._by_address or self.dynamic.template(remote_address) is not None
+        configured = self._by_address.get(remote_address)
+        if configured is not None:
+            return any(not peer.settings.disabled for peer in configured)
+        return self.dynamic.template(remote_address) is not None
 
     def peer_at(self, remote_address: str) -> Peer | None:
-        """The peer with this address."""
-        return self._by_address.get(remote_address)
+        """The peer that a connection from this address is for; None: no peer has it, or all that do are held down.
+
+        Peers at one address differ in port only, which an incoming connection does not show: one that has no session
+        comes first, one without any connection before that, else the order is that of names.
+        """
+        enabled = [peer for peer in self._by_address.get(remote_address, ()) if not peer.settings.disabled]
+        return min(enabled, key=lambda peer: (peer.session.state, peer.settings.name), default=None)
 
     def on_connected(self, name: str, conn: int, local_address: str, now: float) -> None:
         """A `Connect` succeeded."""
@@ -124,7 +133,11 @@ class Speaker:
         """Someone connected to us. False: refuse, close without a word."""
         if not self.started:
             return False
-        peer = self._by_address.get(remote_address) or self._add_dynamic(remote_address, now)
+        peer = self.peer_at(remote_address)
+        if peer is None:
+            if remote_address in self._by_address:
+                return False
+            peer = self._add_dynamic(remote_address, now)
         if peer is None:
             return self._reject(conn, remote_address)
         accepted = peer.session.accepted(conn, local_address, now)
@@ -544,8 +557,13 @@ class Speaker:
     def _add_peer(self, settings: PeerSettings) -> Peer:
         peer = Peer(settings, self.settings, self.local, self.jitter, self.shared)
         self.peers[settings.name] = peer
-        self._by_address[str(ip_address(settings.address))] = peer
+        self._by_address.setdefault(str(ip_address(settings.address)), []).append(peer)
         return peer
+
+    def _start_peer(self, peer: Peer, now: float) -> None:
+        if not peer.settings.disabled:
+            peer.session.start(now)
+            self._drain(peer, now)
 
     def _remove_peer(self, peer: Peer, now: float) -> None:
         self.dynamic.discard(peer)
@@ -566,9 +584,12 @@ class Speaker:
         self.peers.pop(peer.settings.name, None)
         self.dynamic.discard(peer)
         address = str(ip_address(peer.settings.address))
-        if self._by_address.get(address) is peer:
-            # Where two peers change places, the other may have the address already.
-            del self._by_address[address]
+        # Where two peers change places, another may have the address already.
+        others = [other for other in self._by_address.get(address, ()) if other is not peer]
+        if others:
+            self._by_address[address] = others
+        else:
+            self._by_address.pop(address, None)
 
     # Dynamic peers
 

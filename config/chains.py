@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from bgpd.family import Family, parse_address
 from bgpd.policy import terms as t
 from bgpd.policy.terms import SourceKind, Term, Verdict
+from bgpd.settings import FamilySettings
 from config import resources as r
 from config.cluster import Block, Cluster
 from config.values import Community, Prefix
@@ -18,6 +19,8 @@ __all__ = ["MAXIMUM", "Chains", "kernel_chain", "programs"]
 
 MAXIMUM = 2147483647
 """Priority and LOCAL_PREF are two forms of one number: LOCAL_PREF = MAXIMUM - priority."""
+TUNNEL = "tunl0"
+"""Felix makes and addresses the IPIP device."""
 _HIGHEST_LOCAL_PREF = 0xFFFFFFFF
 _ELEVATED_PREFERENCE = 200
 _LOCAL_KINDS = frozenset({SourceKind.STATIC, SourceKind.KERNEL, SourceKind.DIRECT})
@@ -40,6 +43,15 @@ class Chains:
         self._filters = cluster.snapshot.of(r.BGPFilter)
         self._shared: dict[tuple[Family, bool], tuple[Terms, Terms]] = {}
         self._made: dict[tuple[Family, bool, bool, tuple[str, ...]], Terms] = {}
+
+    def family(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> tuple[FamilySettings, ...]:
+        """The one family of a session, with both chains; the same object for sessions of the same kind."""
+        settings = FamilySettings(
+            family,
+            import_chain=self.import_(family, internal=internal, filters=filters),
+            export_chain=self.export(family, internal=internal, filters=filters),
+        )
+        return self._cluster.memory.shared(("family", family, internal, filters), (settings,))
 
     def export(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> Terms:
         """The export chain of a session."""
@@ -125,6 +137,9 @@ def _export_policy(cluster: Cluster, family: Family, internal: bool) -> Terms:
         found += _block_terms(block, cluster.config.priority(family))
     if not cluster.excluded_from_services:
         found += _accept_inside("service range", cluster.services(family))
+        addresses = cluster.service_addresses(family)
+        if addresses:
+            found.append(Term("single service address", Verdict.ACCEPT, (_inside(*(a.prefix for a in addresses)),)))
     if cluster.own.node.cluster_id:
         found += _accept_inside("route reflector: service range", cluster.reflected_services(family))
     found += [Term(f"IPPool {pool.name}", Verdict.ACCEPT, (_inside(pool.cidr),)) for pool in pools if pool.export]
@@ -234,7 +249,8 @@ def kernel_chain(cluster: Cluster, family: Family) -> Terms:
         conditions = (t.MatchSource(t.BGP_KINDS), t.MatchNextHop(encrypted))
         found.append(Term("WireGuard peer: Felix programs it", Verdict.REJECT, conditions))
     if family.afi != 1 or cluster.own.node.ipv4_network is not None:
-        found += [_pool_term(cluster, pool) for pool in cluster.pools(family)]
+        for pool in cluster.pools(family):
+            found += _pool_terms(cluster, pool)
     found.append(Term("outside every IPPool", Verdict.ACCEPT))
     return tuple(found)
 
@@ -249,14 +265,34 @@ def _wireguard_peers(cluster: Cluster, family: Family) -> frozenset[bytes]:
     )
 
 
-def _pool_term(cluster: Cluster, pool: r.IPPool) -> Term:
+def _pool_terms(cluster: Cluster, pool: r.IPPool) -> Iterable[Term]:
     """Rule 4 (8.3): what is not ours to write is Felix's."""
-    encapsulated = pool.vxlan is not r.Encapsulation.NEVER or pool.ipip is not r.Encapsulation.NEVER
-    if encapsulated:
-        name = "VXLAN" if pool.vxlan is not r.Encapsulation.NEVER else "IPIP"
-        return Term(f"IPPool {pool.name}: {name}, Felix programs it", Verdict.REJECT, (_inside(pool.cidr),))
-    if programs(cluster.config, r.ProgramClusterRoutes.NO_ENCAP_ONLY):
-        return Term(f"IPPool {pool.name}: no encapsulation", Verdict.ACCEPT, (_inside(pool.cidr),))
+    never = r.Encapsulation.NEVER
     value = cluster.config.program_cluster_routes.value
-    label = f"IPPool {pool.name}: programClusterRoutes is {value}, Felix programs it"
-    return Term(label, Verdict.REJECT, (_inside(pool.cidr),))
+    inside = _inside(pool.cidr)
+    if pool.vxlan is not never:
+        yield Term(f"IPPool {pool.name}: VXLAN, Felix programs it", Verdict.REJECT, (inside,))
+        return
+    ours = r.ProgramClusterRoutes.NO_ENCAP_ONLY if pool.ipip is never else r.ProgramClusterRoutes.IPIP_ONLY
+    if not programs(cluster.config, ours):
+        kind = "no encapsulation" if pool.ipip is never else "IPIP"
+        label = f"IPPool {pool.name}: {kind} and programClusterRoutes {value}, Felix programs it"
+        yield Term(label, Verdict.REJECT, (inside,))
+        return
+    if pool.ipip is not never:
+        yield from _tunnel_terms(cluster, pool, inside)
+    else:
+        yield Term(f"IPPool {pool.name}: no encapsulation", Verdict.ACCEPT, (inside,))
+
+
+def _tunnel_terms(cluster: Cluster, pool: r.IPPool, inside: t.MatchPrefix) -> Iterable[Term]:
+    """Routes go through the tunnel, but for those of the own subnet if the pool says CrossSubnet.
+
+    Static routes have no BGP next hop to send packets to: for them the word has no effect.
+    """
+    network = cluster.own.node.ipv4_network
+    if pool.ipip is r.Encapsulation.CROSS_SUBNET and network is not None:
+        near = t.MatchNextHopInside(network.family, network.key)
+        yield Term(f"IPPool {pool.name}: IPIP CrossSubnet, same subnet", Verdict.ACCEPT, (near, inside))
+    label = f"IPPool {pool.name}: IPIP {pool.ipip.value}"
+    yield Term(label, Verdict.ACCEPT, (inside,), (t.SetTunnel(TUNNEL),))

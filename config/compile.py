@@ -13,7 +13,7 @@ from attrs import frozen
 from bgpd.family import FAMILIES
 from bgpd.settings import FibSettings, LearnSettings, SpeakerSettings
 from config import resources as r
-from config.chains import MAXIMUM, Chains, kernel_chain, programs
+from config.chains import MAXIMUM, Chains, kernel_chain
 from config.cluster import DEFAULT_PORT, Cluster, router_id, view
 from config.memory import Memory
 from config.peers import candidates, peer_settings
@@ -95,21 +95,9 @@ def _listen(cluster: Cluster) -> tuple[tuple[str, int], ...]:
 
 
 def _notices(cluster: Cluster, problems: list[Problem]) -> None:
-    """Settings that ask for what this release does not do."""
+    """What keeps the node silent although nothing is wrong with any object."""
     own = cluster.own.node
     if not own.ipv4_address and not own.ipv6_address:
         text = "has no BGP address, so there are no sessions"
         allowed = "spec.bgp.ipv4Address or ipv6Address"
         problems.append(Problem(object=f"Node/{own.name}", field="spec.bgp", text=text, allowed=allowed, refused=False))
-    ipip = [pool.name for pool in cluster.pools(FAMILIES[0]) if pool.ipip is not r.Encapsulation.NEVER]
-    if ipip and programs(cluster.config, r.ProgramClusterRoutes.IPIP_ONLY):
-        problems.append(
-            Problem(
-                object="BGPConfiguration/default",
-                field="spec.programClusterRoutes",
-                value=cluster.config.program_cluster_routes.value,
-                text=f"asks for IPIP routes, which Felix has to program (pool {ipip[0]})",
-                allowed="EnabledNoEncapOnly, with programClusterRoutes of Felix at its default",
-                refused=False,
-            )
-        )

@@ -80,7 +80,7 @@ def _speaker(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
                     "speaker", f"{name}.{inner.name}", getattr(before, inner.name), getattr(after, inner.name)
                 )
         else:
-            yield from _field("speaker", name, before, after, cost_of(SpeakerSettings, name))
+            yield from _field("speaker", name, before, after, cost_of(SpeakerSettings, name, before, after))
 
 
 def _field(
@@ -161,8 +161,9 @@ def _peer(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator[Cha
         if name == "families":
             yield from _families(scope, before, after)
         elif name != "name":
-            price = Cost.RESET if name == "address" else cost_of(PeerSettings, name)
-            yield from _field(scope, name, getattr(before, name), getattr(after, name), price)
+            old, new = getattr(before, name), getattr(after, name)
+            price = Cost.RESET if name == "address" else cost_of(PeerSettings, name, old, new)
+            yield from _field(scope, name, old, new, price)
 
 
 def _families(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator[Change]:

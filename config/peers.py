@@ -1,15 +1,16 @@
 """The sessions of one node: mesh, global and node peers, reverse peerings (calico-bgp.md §6).
 
 A candidate is a session before its parameters are worked out. Candidates come in passes of falling precedence; per
-peer address one session results, as connections are told apart by the peer's address alone. In every pass the order is
-that of names, so that equal resources give equal sessions on every run.
+peer address and port one session runs. In every pass the order is that of names, so that equal resources give equal
+sessions on every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from bgpd.family import FAMILIES, Family, family_of
 from bgpd.settings import FamilySettings, NextHopMode, PeerSettings
@@ -36,7 +37,7 @@ class Candidate:
     """One wanted session."""
 
     kind: str
-    """Mesh, Global or Node: the first part of its name."""
+    """Mesh, Global, Node or Local_Workload: the first part of its name."""
     address: str
     asn: int
     port: int | None
@@ -48,6 +49,7 @@ class Candidate:
     by_address: bool = field(default=False)
     """From peerIP, not from a selector: local AS settings apply."""
     passive: bool = False
+    local_workload: bool = False
 
     @property
     def family(self) -> Family:
@@ -69,10 +71,11 @@ class Candidate:
 def peer_settings(
     cluster: Cluster, wanted: Iterable[Candidate], chains: Chains, problems: list[Problem]
 ) -> tuple[PeerSettings, ...]:
-    """The sessions' settings, by name. What cannot be had is left out and named in `problems`."""
+    """The sessions' settings, by name. One that must not run is held down, for a reason named in `problems`."""
     builder = _Builder(cluster, chains, problems)
-    found = (builder.build(candidate) for candidate in wanted)
-    return tuple(sorted((peer for peer in found if peer is not None), key=lambda peer: peer.name))
+    # In the candidates' order: that of precedence.
+    found = list(_settled([builder.build(candidate) for candidate in wanted], problems))
+    return tuple(sorted(found, key=attrgetter("name")))
 
 
 def candidates(cluster: Cluster, problems: list[Problem]) -> list[Candidate]:
@@ -81,30 +84,11 @@ def candidates(cluster: Cluster, problems: list[Problem]) -> list[Candidate]:
     own = {family: cluster.own.node.address(family) for family in FAMILIES}
     kept: dict[str, Candidate] = {}
     for candidate in [*explicit, *_mesh(cluster)]:
-        mine = own[candidate.family]
         # Without an own address the family is off; with this one the peer would be ourselves (6.1).
-        if not mine or mine == candidate.address:
-            continue
-        winner = kept.setdefault(candidate.address, candidate)
-        if winner is not candidate:
-            _conflict(winner, candidate, problems)
+        if own[candidate.family] and own[candidate.family] != candidate.address:
+            # One name twice: two nodes of one address.
+            kept.setdefault(candidate.name, candidate)
     return list(kept.values())
-
-
-def _conflict(winner: Candidate, loser: Candidate, problems: list[Problem]) -> None:
-    """Say so where two BGPPeers want different sessions to one address; the rest is settled by precedence alone."""
-    if loser.origin is None or winner.origin is None or winner.origin is loser.origin or winner.key == loser.key:
-        return
-    problems.append(
-        Problem(
-            object=f"BGPPeer/{loser.origin.name}",
-            field="spec.peerIP" if loser.by_address else "spec.peerSelector",
-            value=f"{loser.address} port {loser.port or DEFAULT_PORT}",
-            allowed="one session per address; remove one of the two, or give the peer a second address",
-            text=f"gives no session: BGPPeer {winner.origin.name} has one to that address, port {winner.key[1]}",
-            refused=False,
-        )
-    )
 
 
 # --- mesh (6.2)
@@ -160,9 +144,14 @@ def _forward(kind: str, cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate
         if asn is not None:
             yield _by_address(kind, cluster, peer, asn)
     elif peer.peer_selector is not None:
-        for host in cluster.hosts:
-            if peer.peer_selector.matches(host.node.labels):
-                yield from _to_host(kind, peer, host, FAMILIES)
+        for host in cluster.selected(peer.peer_selector):
+            yield from _to_host(kind, peer, host, FAMILIES)
+    elif peer.local_workload_selector is not None and peer.asn is not None:
+        for workload in cluster.workloads:
+            if workload.peer == peer.name:
+                for address in workload.addresses:
+                    # Felix has matched the selector; the pod dials (6.7).
+                    yield Candidate("Local_Workload", address, peer.asn, None, peer, passive=True, local_workload=True)
 
 
 def _to_host(kind: str, peer: r.BGPPeer, host: Host, families: Iterable[Family]) -> Iterator[Candidate]:
@@ -212,15 +201,16 @@ def _reverse(cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate]:
         if peer.peer_selector is None or not peer.peer_selector.matches(own.labels):
             return
         families = FAMILIES
-    for host in cluster.hosts:
-        if host.node is not own and _selects(peer, host):
+    for host in _ours(cluster, peer):
+        if host.node is not own:
             yield from _to_host("Node", peer, host, families)
 
 
-def _selects(peer: r.BGPPeer, host: Host) -> bool:
+def _ours(cluster: Cluster, peer: r.BGPPeer) -> Iterable[Host]:
+    """The nodes that have this peering."""
     if peer.node_selector is not None:
-        return peer.node_selector.matches(host.node.labels)
-    return not peer.node or peer.node == host.name
+        return cluster.selected(peer.node_selector)
+    return cluster.hosts if not peer.node else (host for host in cluster.hosts if host.name == peer.node)
 
 
 def _duplicate(winner: Candidate, loser: Candidate, problems: list[Problem]) -> None:
@@ -250,9 +240,6 @@ def _check(cluster: Cluster, peer: r.BGPPeer, problems: list[Problem]) -> None:
     if applies and peer.peer_ip is not None and _asn_of(cluster, peer) is None:
         text = "gives no session: spec.asNumber is missing, and the address is no node's of the cluster's AS"
         problems.append(_field(peer, "asNumber", "", text, ASN_FORM))
-    if applies and peer.local_workload_selector is not None:
-        text = "is without effect: peering with local pods is not supported yet"
-        problems.append(_field(peer, "localWorkloadSelector", peer.local_workload_selector.text, text, ""))
     for name in peer.filters if applies else ():
         if name not in cluster.snapshot.of(r.BGPFilter):
             text = "names a BGPFilter that does not exist; from there on this peer's routes are rejected"
@@ -268,27 +255,32 @@ def _field(peer: r.BGPPeer, field: str, value: str, text: str, allowed: str) -> 
 # --- parameters (6.6, 6.9)
 
 
+@frozen
+class _Secret:
+    """A password, or the reason why there is none although one is asked for."""
+
+    password: str | None = None
+    missing: str = ""
+
+
 class _Builder:
-    """Candidates to settings; remembers which secrets it has complained about."""
+    """Candidates to settings; remembers which secrets it has looked up."""
 
     def __init__(self, cluster: Cluster, chains: Chains, problems: list[Problem]) -> None:
         self._cluster = cluster
         self._chains = chains
         self._problems = problems
-        self._passwords: dict[tuple[str, r.SecretRef], str | None] = {}
+        self._secrets: dict[tuple[str, r.SecretRef], _Secret] = {}
 
-    def build(self, candidate: Candidate) -> PeerSettings | None:
+    def build(self, candidate: Candidate) -> PeerSettings:
         peer = candidate.origin
-        password: str | None = None
-        reference = self._cluster.config.mesh_password if peer is None else peer.password
-        if reference is not None:
-            owner = "BGPConfiguration/default" if peer is None else f"BGPPeer/{peer.name}"
-            password = self._password(owner, reference, mesh=peer is None)
-            if password is None:
-                return None
-        return self._mesh(candidate, password) if peer is None else self._explicit(candidate, peer, password)
+        if peer is None:
+            return self._mesh(candidate, self._secret("BGPConfiguration/default", self._cluster.config.mesh_password))
+        if candidate.local_workload:
+            return self._workload(candidate, peer)
+        return self._explicit(candidate, peer, self._secret(f"BGPPeer/{peer.name}", peer.password))
 
-    def _mesh(self, candidate: Candidate, password: str | None) -> PeerSettings:
+    def _mesh(self, candidate: Candidate, secret: _Secret) -> PeerSettings:
         cluster = self._cluster
         restart = cluster.config.mesh_restart_time
         return PeerSettings(
@@ -298,13 +290,27 @@ class _Builder:
             port=candidate.port or DEFAULT_PORT,
             passive=candidate.passive,
             source_address=cluster.own.node.address(candidate.family),
-            password=password,
-            families=(self._family(candidate, candidate.asn == cluster.own.asn, ()),),
+            password=secret.password,
+            disabled=secret.missing,
+            families=self._families(candidate, candidate.asn == cluster.own.asn, ()),
             restart_time=120 if restart is None else restart,
             label="node-to-node mesh",
         )
 
-    def _explicit(self, candidate: Candidate, peer: r.BGPPeer, password: str | None) -> PeerSettings:
+    def _workload(self, candidate: Candidate, peer: r.BGPPeer) -> PeerSettings:
+        """A pod of this node: few of the BGPPeer's fields count (6.7), and the pod's own address is the one it has."""
+        internal = candidate.asn == (peer.local_asn or self._cluster.own.asn)
+        return PeerSettings(
+            name=candidate.name,
+            address=candidate.address,
+            asn=candidate.asn,
+            local_asn=peer.local_asn,
+            passive=True,
+            families=self._families(candidate, internal, peer.filters),
+            label=f"BGPPeer {peer.name}",
+        )
+
+    def _explicit(self, candidate: Candidate, peer: r.BGPPeer, secret: _Secret) -> PeerSettings:
         own = self._cluster.own
         local_asn = peer.local_asn if candidate.by_address else None
         internal = candidate.asn == (local_asn or own.asn)
@@ -322,9 +328,10 @@ class _Builder:
             port=candidate.port or DEFAULT_PORT,
             passive=candidate.passive,
             source_address=own.node.address(candidate.family) if use_own else None,
-            password=password,
+            password=secret.password,
+            disabled=secret.missing,
             ttl_security_hops=peer.ttl_security or None,
-            families=(self._family(candidate, internal, peer.filters),),
+            families=self._families(candidate, internal, peer.filters),
             keepalive_time=peer.keepalive_time,
             restart_time=120 if peer.restart_time is None else peer.restart_time,
             reflector_client=client,
@@ -334,29 +341,28 @@ class _Builder:
             label=f"BGPPeer {peer.name}",
         )
 
-    def _family(self, candidate: Candidate, internal: bool, filters: tuple[str, ...]) -> FamilySettings:
-        family = candidate.family
-        return FamilySettings(
-            family,
-            import_chain=self._chains.import_(family, internal=internal, filters=filters),
-            export_chain=self._chains.export(family, internal=internal, filters=filters),
-        )
+    def _families(self, candidate: Candidate, internal: bool, filters: tuple[str, ...]) -> tuple[FamilySettings, ...]:
+        return self._chains.family(candidate.family, internal=internal, filters=filters)
 
-    def _password(self, owner: str, reference: r.SecretRef, *, mesh: bool) -> str | None:
-        """The password; None, told once, where there is none: then there must be no session either."""
+    def _secret(self, owner: str, reference: r.SecretRef | None) -> _Secret:
+        """What a reference leads to; a fault is told once."""
+        if reference is None:
+            return _NO_SECRET
         key = (owner, reference)
-        if key not in self._passwords:
+        if key not in self._secrets:
             found = self._find(reference)
             if isinstance(found, Problem):
-                self._problems.append(_named(found, owner, mesh))
-            self._passwords[key] = None if isinstance(found, Problem) else found
-        return self._passwords[key]
+                self._problems.append(_named(found, owner))
+                self._secrets[key] = _Secret(missing=found.text.partition(", so ")[0])
+            else:
+                self._secrets[key] = _Secret(found)
+        return self._secrets[key]
 
     def _find(self, reference: r.SecretRef) -> str | Problem:
         space = self._cluster.env.get("NAMESPACE", "") or "kube-system"
         secrets = self._cluster.snapshot.of(r.Secret)
         secret = secrets.get(f"{space}/{reference.name}") or secrets.get(f"/{reference.name}")
-        closed = "so its sessions are left out rather than run without a password"
+        closed = "so its sessions are held down rather than run without a password"
         if secret is None:
             text = f"Secret {reference.name} is not there (namespace {space}), {closed}"
             return Problem(object="", value=reference.name, text=text, allowed="an existing Secret")
@@ -374,8 +380,51 @@ class _Builder:
         return text
 
 
-def _named(problem: Problem, owner: str, mesh: bool) -> Problem:
-    field_name = "spec.nodeMeshPassword" if mesh else "spec.password"
+_NO_SECRET = _Secret()
+
+
+def _named(problem: Problem, owner: str) -> Problem:
+    field_name = "spec.password" if owner.startswith("BGPPeer/") else "spec.nodeMeshPassword"
+    return evolve(problem, object=owner, field=field_name, refused=False)
+
+
+# --- several sessions to one address
+
+
+def _settled(peers: list[PeerSettings], problems: list[Problem]) -> Iterator[PeerSettings]:
+    """Hold down what cannot run beside another session to the same address.
+
+    Two to one address and port: BIRD runs one of them at a time, here it is the BGPPeer's rather than the mesh's. Two
+    to different ports share the address's TCP-MD5 key and TTL rule, as the kernel tells incoming connections apart by
+    nothing else.
+    """
+    first: dict[str, list[PeerSettings]] = {}
+    for peer in peers:
+        others = first.setdefault(peer.address, [])
+        reason = next((text for other in others if (text := _clash(other, peer))), "")
+        if reason and not peer.disabled:
+            if not peer.name.startswith("Mesh_"):
+                problems.append(_clashes(peer, reason))
+            peer = evolve(peer, disabled=reason)
+        elif not peer.disabled:
+            others.append(peer)
+        yield peer
+
+
+def _clash(other: PeerSettings, peer: PeerSettings) -> str:
+    if other.port == peer.port:
+        return f"session {other.name} is to the same address and port"
+    if (other.password, other.ttl_security_hops) != (peer.password, peer.ttl_security_hops):
+        return f"session {other.name} to the same address has another password or another ttlSecurity"
+    return ""
+
+
+def _clashes(peer: PeerSettings, reason: str) -> Problem:
     return Problem(
-        object=owner, field=field_name, value=problem.value, text=problem.text, allowed=problem.allowed, refused=False
+        object=peer.label.replace(" ", "/"),
+        field="spec",
+        value=f"{peer.address} port {peer.port}",
+        allowed="one password and one ttlSecurity for all ports of an address",
+        text=f"its session is held down: {reason}",
+        refused=False,
     )

@@ -34,6 +34,8 @@ def _services(cluster: Cluster) -> Iterator[StaticRoute]:
     for family in FAMILIES:
         for prefix in cluster.services(family):
             yield StaticRoute(family, prefix.key, StaticKind.BLACKHOLE, f"service range {prefix}")
+        for address in cluster.service_addresses(family):
+            yield StaticRoute(family, address.prefix.key, StaticKind.BLACKHOLE, address.label)
 
 
 def _gateways(sessions: Iterable[Candidate]) -> Iterator[StaticRoute]:

@@ -105,6 +105,10 @@ _PEER: tuple[tuple[_Spec, Callable[[Peer], Iterable[Sample]]], ...] = (
         lambda p: [((), float(_STATES.index(p["state"]) + 1 if p["state"] in _STATES else 0))],
     ),
     (
+        _Spec("peer_held_down", "1 while configuration holds the session down, and why", ("reason",)),
+        lambda p: [((p["disabled"],), 1.0)] if p["disabled"] else [],
+    ),
+    (
         _Spec("peer_established_seconds", "Seconds since the session came up; 0 while it is down"),
         lambda p: [((), p["uptime"] or 0.0)],
     ),

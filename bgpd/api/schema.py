@@ -186,6 +186,8 @@ class Peer(TypedDict):
     """Which configuration object the peer comes from."""
     state: str
     """RFC 4271 §8.2.2: Idle, Connect, Active, OpenSent, OpenConfirm, Established."""
+    disabled: str | None
+    """Why the session is held down; null = it is not."""
     uptime: float | None
     """Seconds in Established; null in any other state."""
     flaps: int

@@ -135,6 +135,7 @@ class Views:
             "kind": peer.source.kind.value,
             "label": settings.label,
             "state": str(session.state),
+            "disabled": settings.disabled or None,
             "uptime": self.state.clock() - since if up and since is not None else None,
             "flaps": counters.flaps,
             "last_error": last_error(peer),
@@ -147,6 +148,8 @@ class Views:
 
 def last_error(peer: SpeakerPeer) -> str | None:
     """Why the last connection ended, or that none comes about."""
+    if peer.settings.disabled:
+        return f"held down: {peer.settings.disabled}"
     counters = peer.session.statistics
     if counters.last_error or peer.session.state is State.ESTABLISHED or not counters.connect_failures:
         return counters.last_error or None

@@ -138,9 +138,12 @@ class Forwarding:
         return f"; through {tunnel}" if len(path.next_hop.address) == 4 else "; no IPv4 next hop: without the tunnel"
 
     def _metric(self, path: Path) -> int:
-        local_pref = path.attrs.local_pref
-        value = self.settings.metric_base - (DEFAULT_LOCAL_PREF if local_pref is None else local_pref)
-        return min(max(value, 1), _MAX_METRIC)
+        return kernel_metric(self.settings.metric_base, path.attrs.local_pref)
+
+
+def kernel_metric(base: int, local_pref: int | None) -> int:
+    """`base` - LOCAL_PREF, in 32 bits: one above `base` wraps to the lowest priority there is, as with BIRD."""
+    return (base - (DEFAULT_LOCAL_PREF if local_pref is None else local_pref)) & _MAX_METRIC
 
 
 def _devices_named(terms: tuple[Term, ...]) -> frozenset[str]:

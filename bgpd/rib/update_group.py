@@ -97,7 +97,8 @@ class UpdateGroup:
         self._lagging = 0
         self._windows: dict[int, _Window] = {}
         self._by_source: dict[Source, Member] = {}
-        self._by_address: dict[bytes, Member] = {}
+        self._by_address: dict[bytes, tuple[Member, ...]] = {}
+        """Peers at one address differ in port."""
 
     # Membership
 
@@ -117,7 +118,7 @@ class UpdateGroup:
     def _enrol(self, member: Member) -> None:
         self.members[member] = None
         self._by_source[member.source] = member
-        self._by_address[member.address] = member
+        self._by_address[member.address] = (*self._by_address.get(member.address, ()), member)
 
     def refresh(self, member: Member, begin: bytes, end: bytes) -> None:
         """A peer asks for everything again (RFC 2918); `begin` and `end` bracket it (RFC 7313) where not empty."""
@@ -135,7 +136,9 @@ class UpdateGroup:
         member.draining.clear()
         del self.members[member]
         self._by_source.pop(member.source, None)
-        self._by_address.pop(member.address, None)
+        others = tuple(other for other in self._by_address.pop(member.address, ()) if other is not member)
+        if others:
+            self._by_address[member.address] = others
 
     def all_units(self) -> list[bytes]:
         """Units of the whole table."""
@@ -213,10 +216,8 @@ class UpdateGroup:
     def excluded(self, path: Path, next_hop: bytes) -> tuple[Member, ...]:
         """Members that must not get this path: its source, and who is its next hop (RFC 4271 §5.1.3)."""
         source = self._by_source.get(path.source)
-        hop = self._by_address.get(next_hop)
-        if hop is None or hop is source:
-            return () if source is None else (source,)
-        return (hop,) if source is None else (source, hop)
+        hops = self._by_address.get(next_hop, ())
+        return hops if source is None or source in hops else (source, *hops)
 
     def append(self, data: bytes, units: Sequence[bytes], patches: dict[Member, bytes]) -> None:
         """Put a chunk into the log."""

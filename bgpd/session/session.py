@@ -158,6 +158,15 @@ class Session(Actions):
         if machine is not None:
             machine.send_hold_time = self._send_hold_time(machine.negotiated)
 
+    def rekeyed(self) -> None:
+        """The connection has another key: an octet in flight finds out whether the peer still has its end of it.
+
+        A peer that has closed its end answers TCP's retransmissions with a reset, as soon as it has the new key too.
+        """
+        machine = self._established()
+        if machine is not None:
+            self._probe(machine)
+
     def fail(self, error: BGPError, now: float) -> None:
         """The speaker found a fault in an UPDATE, or passed a limit (Cease/1, Cease/8): the session ends with it.
 

@@ -42,8 +42,13 @@ class PeerIndex:
 
     def __init__(self, settings: SpeakerSettings) -> None:
         self._peers: dict[str, PeerSettings] = {}
+        self.held: dict[str, PeerSettings] = {}
+        """Peers that are held down, where no other has their address."""
+        # Those at one address agree in key and TTL rule, or all but one are held down.
         for peer in settings.peers:
-            self._peers.setdefault(sockopt.canonical(peer.address), peer)
+            (self.held if peer.disabled else self._peers).setdefault(sockopt.canonical(peer.address), peer)
+        for address in self._peers:
+            self.held.pop(address, None)
         networks: list[tuple[IPv4Network | IPv6Network, PeerSettings]]
         networks = [(ip_network(cidr, strict=False), template) for cidr, template in settings.dynamic]
         self._dynamic = sorted(networks, key=lambda entry: -entry[0].prefixlen)
@@ -52,7 +57,7 @@ class PeerIndex:
         """The peer, or the template of its dynamic range; a link-local address also without its zone."""
         plain = remote.partition("%")[0]
         peer = self._peers.get(remote) or self._peers.get(plain)
-        if peer is not None or not self._dynamic:
+        if peer is not None or not self._dynamic or plain in self.held:
             return peer
         address = ip_address(plain)
         return next((template for network, template in self._dynamic if address in network), None)
@@ -283,7 +288,9 @@ class Listener:
             self.refused_unknown += 1
             sock.close()
             if self._unknown_limit.allow(monotonic()):
-                _log.warning("connection from %s refused: no such peer%s", remote, self._unknown_limit.reset())
+                held = self._index.held.get(remote.partition("%")[0])
+                why = "no such peer" if held is None else f"peer {held.name} is held down: {held.disabled}"
+                _log.warning("connection from %s refused: %s%s", remote, why, self._unknown_limit.reset())
             return
         sock.setblocking(False)
         if not self._pace.allow(remote, monotonic()):

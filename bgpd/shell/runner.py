@@ -16,10 +16,11 @@ from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
-from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, Rekey, ReleaseKernel, Send
 from bgpd.family import Family
 from bgpd.routes import FibRoute, LocalChange
 from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.shell import sockopt
 from bgpd.shell.connector import Connector
 from bgpd.shell.listener import Listener
 from bgpd.shell.logs import RateLimit, log_event
@@ -127,6 +128,7 @@ class Runner:
             Send: self._send,
             Ready: self._ready,
             Close: self._close,
+            Rekey: self._rekey,
             Connect: self._connect,
             Program: self._program,
             ReleaseKernel: self._release,
@@ -402,6 +404,14 @@ class Runner:
         if (connection := self.connections.get(effect.conn)) is not None:
             self._drop(connection)
             connection.close()
+
+    def _rekey(self, effect: Rekey) -> None:
+        if (connection := self.connections.get(effect.conn)) is not None:
+            try:
+                connection.set_key(effect.address, effect.password)
+            except OSError as error:
+                self.lost(connection, f"closed, as its TCP-MD5 key could not be changed: {sockopt.reason(error)}")
+                connection.abort()
 
     def _connect(self, effect: Connect) -> None:
         self.connector.dial(effect.peer)

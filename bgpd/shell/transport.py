@@ -12,7 +12,7 @@ import socket
 from typing import Protocol, cast
 
 from bgpd.settings import PeerSettings
-from bgpd.shell.sockopt import text_address, unacknowledged
+from bgpd.shell.sockopt import set_md5, text_address, unacknowledged
 
 __all__ = ["CLOSE_TIME", "Connection", "Owner"]
 
@@ -114,6 +114,13 @@ class Connection(asyncio.BufferedProtocol):
         if not self.closing:
             self._lost(_describe(exc))
         self._owner.ended(self)
+
+    def set_key(self, address: str, password: str) -> None:
+        """Another TCP-MD5 key for what is sent and received from now on. Raises OSError."""
+        family = socket.AF_INET6 if ":" in self.local else socket.AF_INET
+        # The loops' own socket objects do not take options; this is a second descriptor for the same socket.
+        with socket.fromfd(self._descriptor, family, socket.SOCK_STREAM) as sock:
+            set_md5(sock, address, password)
 
     def pause_writing(self) -> None:
         """The kernel's send buffer is full."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
+from bgpd.effects import Rekey, Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.rib.importer import SLICE
@@ -334,3 +335,78 @@ def test_two_peers_change_places() -> None:
     cluster.reconfigure(A, evolve(host.settings, peers=swapped))
     assert [host.speaker.peer_at(address).settings.name for address in (B, C)] == ["p3", "p2"]  # type: ignore[union-attr]
     assert cluster.run(30, lambda: up(host) == 2)
+
+
+def test_a_session_is_held_down_and_let_go() -> None:
+    cluster = mesh([A, B])
+    cluster.run(5)
+    host = cluster.hosts[A]
+    open_settings = host.settings
+    held = evolve(open_settings, peers=(peer(B, disabled="Secret s is not there"),))
+    cluster.reconfigure(A, held)
+    assert up(host) == 0 and not host.speaker.knows(B) and host.speaker.peer_at(B) is None
+    assert not cluster.run(30, lambda: up(host) == 1)
+    assert host.speaker.peers["p2"].session.state is State.IDLE
+    assert host.speaker.on_accepted(7001, B, A, cluster.now) is False
+    # The peer knows that this is no restart (Cease/2, RFC 8538 makes it a hard reset), and why.
+    assert "10.244.1.0/26" not in cluster.hosts[B].routes()
+    assert any("Secret s is not there" in line for line in cluster.hosts[B].log)
+    cluster.reconfigure(A, evolve(open_settings, peers=(peer(B, disabled="another reason"),)))
+    assert host.speaker.peers["p2"].settings.disabled == "another reason"
+    cluster.reconfigure(A, open_settings)
+    assert cluster.run(30, lambda: up(host) == 1)
+
+
+def test_a_restart_does_not_wait_for_a_session_that_is_held_down() -> None:
+    cluster = Cluster()
+    for address, others in ((A, [B, C]), (B, [A])):
+        cluster.add(address, node(address, others))
+    settings = cluster.hosts[A].settings
+    cluster.add(A, evolve(settings, peers=(settings.peers[0], evolve(settings.peers[1], disabled="no password"))))
+    for address in (A, B):
+        cluster.link(address, "10.0.0.0/24")
+        cluster.start(address)
+    assert cluster.run(5, lambda: cluster.hosts[A].released)
+    assert up(cluster.hosts[A]) == 1
+
+
+def test_a_dynamic_range_is_no_way_around_a_session_that_is_held_down() -> None:
+    template = evolve(peer(B, passive=True), name="any", address="0.0.0.0")
+    settings = SpeakerSettings(64512, A, peers=(peer(B, disabled="no password"),), dynamic=(("10.0.0.0/24", template),))
+    cluster = Cluster()
+    speaker = cluster.add(A, settings).speaker
+    cluster.start(A)
+    assert not speaker.knows(B) and speaker.knows(C)
+    assert not speaker.on_accepted(1, B, A, cluster.now) and speaker.on_accepted(2, C, A, cluster.now)
+
+
+def test_two_ports_of_one_address_are_two_peers() -> None:
+    cluster = mesh([A, B])
+    host = cluster.hosts[A]
+    cluster.reconfigure(A, evolve(host.settings, peers=(peer(B), peer(B, name="q2", port=1790, passive=True))))
+    assert cluster.run(20, lambda: up(host) == 1)
+    first, second = (host.speaker.peers[name] for name in ("p2", "q2"))
+    assert first.session.state is State.ESTABLISHED
+    # A further connection from the address is for the one that has no session yet.
+    assert host.speaker.peer_at(B) is second
+    assert host.speaker.on_accepted(7002, B, A, cluster.now)
+    assert second.session.state is State.OPEN_SENT and first.session.state is State.ESTABLISHED
+    cluster.reconfigure(A, evolve(host.settings, peers=(peer(B, name="q2", port=1790, passive=True),)))
+    assert "p2" not in host.speaker.peers and host.speaker.knows(B)
+
+
+def test_another_password_needs_no_reset() -> None:
+    cluster = mesh([A, B])
+    host = cluster.hosts[A]
+    cluster.reconfigure(A, evolve(host.settings, peers=(peer(B, password="one"),)))
+    cluster.run(20)
+    conn = host.speaker.peers["p2"].session.conn
+    assert conn is not None
+    host.speaker.reconfigure(evolve(host.settings, peers=(peer(B, password="two"),)), cluster.now)
+    effects = host.speaker.take_effects()
+    (rekey,) = (effect for effect in effects if isinstance(effect, Rekey))
+    assert (rekey.conn, rekey.address, rekey.password) == (conn, B, "two") and "two" not in repr(rekey)
+    # A KEEPALIVE under the new key finds out about a peer that has closed its end.
+    (sent,) = (effect for effect in effects if isinstance(effect, Send))
+    assert effects.index(rekey) < effects.index(sent) and sent.data == KEEPALIVE
+    assert host.speaker.peers["p2"].session.conn == conn

@@ -70,6 +70,7 @@ class Route:
     communities: tuple[Any, ...] = ()
     next_hop: bytes = b""
     preference: int = 0
+    tunnel: str = ""
 
 
 @frozen
@@ -141,5 +142,7 @@ def _act(action: t.Action, route: Route) -> Route:
         case t.MetricFromLocalPref(base):
             value = DEFAULT_LOCAL_PREF if route.local_pref is None else route.local_pref
             return evolve(route, metric=max(base - value, 1))
+        case t.SetTunnel(device):
+            return evolve(route, tunnel=device)
         case _:
             raise AssertionError(f"no such action here: {action}")

@@ -270,9 +270,21 @@ def test_program_cluster_routes(value: str, accepted: bool) -> None:
     assert kernel(CLUSTER + CONFIG % f"programClusterRoutes: {value}", LEARNED).accepted is accepted
 
 
-def test_asking_for_ipip_routes_is_told() -> None:
-    text = BASE + POOL.replace("16}", "16, ipipMode: Always}") + CONFIG % "programClusterRoutes: Enabled"
-    assert [problem.field for problem in compiled(text).problems] == ["spec.programClusterRoutes"]
+@pytest.mark.parametrize("value", ["Enabled", "EnabledIPIPOnly"])
+@pytest.mark.parametrize(
+    ("mode", "next_hop", "tunnel"),
+    [
+        ("Always", "10.0.0.9", "tunl0"),
+        ("Always", "192.0.2.9", "tunl0"),
+        ("CrossSubnet", "10.0.0.9", ""),
+        ("CrossSubnet", "192.0.2.9", "tunl0"),
+    ],
+)
+def test_ipip_routes_go_through_the_tunnel(value: str, mode: str, next_hop: str, tunnel: str) -> None:
+    text = BASE + POOL.replace("16}", f"16, ipipMode: {mode}}}") + CONFIG % f"programClusterRoutes: {value}"
+    outcome = kernel(text, evolve(LEARNED, next_hop=parse_address(next_hop)))
+    assert outcome.accepted and outcome.route.tunnel == tunnel
+    assert compiled(text).problems == ()
 
 
 def test_first_pool_by_text_decides() -> None:

@@ -75,9 +75,22 @@ def test_new_block_costs_a_run_of_the_export_chains() -> None:
 def test_password_is_hidden() -> None:
     found = changes(TEXT, TEXT.replace("hunter2", "hunter3"))
     assert [(change.scope, change.field, change.cost) for change in found] == [
-        ("peer Global_10_0_0_1", "password", Cost.RESET)
+        ("peer Global_10_0_0_1", "password", Cost.NOTHING)
     ]
     assert "hunter" not in str(found)
+
+
+def test_password_or_none_is_a_reset() -> None:
+    without = TEXT.replace(", password: {secretKeyRef: {name: s, key: k}}", "")
+    for found in (changes(TEXT, without), changes(without, TEXT)):
+        assert [(change.field, change.cost) for change in found] == [("password", Cost.RESET)]
+
+
+def test_session_that_is_held_down_and_released() -> None:
+    missing = TEXT.replace("{k: hunter2}", "{other: hunter2}")
+    down = changes(TEXT, missing)
+    assert [(change.field, change.cost) for change in down] == [("password", Cost.RESET), ("disabled", Cost.RESET)]
+    assert cost(changes(missing, TEXT.replace("name: s, key", "name: t, key"))) is Cost.NOTHING
 
 
 def test_filter_change_is_a_refresh_or_a_chain() -> None:
@@ -119,7 +132,8 @@ def test_every_peer_field_is_seen_with_its_cost(name: str) -> None:
     new = evolve(old, peers=(evolve(peer, **{name: _other(getattr(peer, name))}), *old.peers[1:]))
     (change,) = diff(old, new)
     assert (change.kind, change.scope, change.field) == (ChangeKind.CHANGED, f"peer {peer.name}", name)
-    assert change.cost is (Cost.RESET if name == "address" else cost_of(PeerSettings, name))
+    before, after = getattr(peer, name), _other(getattr(peer, name))
+    assert change.cost is (Cost.RESET if name == "address" else cost_of(PeerSettings, name, before, after))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bgpd.settings import NextHopMode, PeerSettings
+from config.compile import compile
+from config.parse_kubernetes import workload
 from config.problems import Problem
-from tests.unit.config_support import compiled, peers, settings
+from config.resources import Workload
+from tests.unit.config_support import compiled, peers, settings, snapshot
 
 DEFAULT = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {%s}\n---\n"
 
@@ -92,7 +95,8 @@ def test_mesh_is_off_by_configuration_and_for_reflectors() -> None:
 
 def test_mesh_password_fails_closed() -> None:
     text = A + B + DEFAULT % "nodeMeshPassword: {secretKeyRef: {name: s, key: mesh}}"
-    assert sessions(text) == {}
+    held = sessions(text)["Mesh_10_0_0_9"]
+    assert held.password is None and held.disabled == "Secret s is not there (namespace kube-system)"
     (problem,) = told(text)
     assert (problem.object, problem.field) == ("BGPConfiguration/default", "spec.nodeMeshPassword")
     assert sessions(text + secret("s", "mesh", "pw"))["Mesh_10_0_0_9"].password == "pw"
@@ -239,20 +243,37 @@ def test_all_nodes_session_wins_over_a_nodes_own() -> None:
     assert list(sessions(text)) == ["Global_192_0_2_1"]
 
 
-def test_one_session_per_address() -> None:
+def test_two_ports_of_one_address_are_two_sessions() -> None:
     text = (
         NO_MESH
         + A
         + peer("x", "peerIP: 192.0.2.1, asNumber: 65001")
         + peer("y", "peerIP: '192.0.2.1:1790', asNumber: 65001")
     )
-    assert list(sessions(text)) == ["Global_192_0_2_1"]
+    found = sessions(text)
+    assert [(name, s.port, s.disabled) for name, s in found.items()] == [
+        ("Global_192_0_2_1", 179, ""),
+        ("Global_192_0_2_1_port_1790", 1790, ""),
+    ]
+    assert told(text) == []
+
+
+@pytest.mark.parametrize("extra", ["ttlSecurity: 1", "password: {secretKeyRef: {name: s, key: k}}"])
+def test_ports_of_one_address_must_agree_on_what_the_kernel_checks(extra: str) -> None:
+    text = NO_MESH + A + secret("s", "k", "pw") + peer("x", "peerIP: 192.0.2.1, asNumber: 65001")
+    text += peer("y", f"peerIP: '192.0.2.1:1790', asNumber: 65001, {extra}")
+    found = sessions(text)
+    assert not found["Global_192_0_2_1"].disabled
+    assert "another password or another ttlSecurity" in found["Global_192_0_2_1_port_1790"].disabled
     assert [problem.object for problem in told(text)] == ["BGPPeer/y"]
 
 
 def test_explicit_session_takes_the_place_of_the_mesh() -> None:
     text = A + node("b", "10.0.0.9") + peer("x", "peerIP: 10.0.0.9, asNumber: 64512, ttlSecurity: 1")
-    assert [(name, s.ttl_security_hops) for name, s in sessions(text).items()] == [("Global_10_0_0_9", 1)]
+    assert [(name, s.ttl_security_hops, s.disabled) for name, s in sessions(text).items()] == [
+        ("Global_10_0_0_9", 1, ""),
+        ("Mesh_10_0_0_9", None, "session Global_10_0_0_9 is to the same address and port"),
+    ]
     assert told(text) == []
 
 
@@ -336,7 +357,8 @@ def test_password(secrets: str, password: str | None) -> None:
     assert "Global_192_0_2_2" in found
     if password is None:
         # Never a session without the password that was asked for.
-        assert "Global_192_0_2_1" not in found
+        held = found["Global_192_0_2_1"]
+        assert held.disabled.startswith(("Secret s ", "key k of Secret s ")) and held.password is None
         assert [(problem.object, problem.field) for problem in told(text)] == [("BGPPeer/x", "spec.password")]
     else:
         assert found["Global_192_0_2_1"].password == password and told(text) == []
@@ -348,7 +370,47 @@ def test_secrets_come_from_the_speakers_namespace() -> None:
     assert peers(settings(text, env={"NAMESPACE": "calico-system"}))["Global_192_0_2_1"].password == "pw"
 
 
-def test_local_workload_peers_are_told() -> None:
-    text = NO_MESH + A + peer("pods", "localWorkloadSelector: all(), asNumber: 65001")
-    assert sessions(text) == {}
-    assert [problem.field for problem in told(text)] == ["spec.localWorkloadSelector"]
+# --- local workload peers (6.7)
+
+
+def workloads(*, peer: str = "pods", v6: str = "fd00:10::5/128") -> list[Workload]:
+    nets = {"ipv4Nets": ["10.244.1.5/32", "10.244.1.6/32"], "ipv6Nets": [v6] if v6 else []}
+    return [
+        workload("pod1", {"ifaceName": "cali1", "bgpPeerName": peer, **nets}),
+        workload("pod2", {"ifaceName": "cali2", "ipv4Nets": ["10.244.1.7/32"]}),
+    ]
+
+
+def local(text: str, pods: list[Workload], node: str = "a") -> dict[str, PeerSettings]:
+    found = compile(snapshot(text), node, {}, None, pods).settings
+    assert found is not None
+    return peers(found)
+
+
+PODS = peer("pods", "localWorkloadSelector: all(), asNumber: 65001, localASNumber: 65000, filters: [f]")
+
+
+def test_local_workload_peers() -> None:
+    text = NO_MESH + node("a", "10.0.0.10", "fd00::a") + PODS + "kind: BGPFilter\nmetadata: {name: f}\n---\n"
+    found = local(text, workloads())
+    assert list(found) == ["Local_Workload_10_244_1_5", "Local_Workload_fd00_10__5"]
+    for session in found.values():
+        assert (session.passive, session.source_address, session.asn, session.local_asn) == (True, None, 65001, 65000)
+        assert session.label == "BGPPeer pods" and not session.disabled
+    assert compile(snapshot(text), "a", {}, None, workloads()).problems == ()
+
+
+def test_local_workload_peers_of_other_peerings_nodes_and_families() -> None:
+    text = NO_MESH + A + node("b", "10.0.0.9") + PODS.replace("localWork", "node: b, localWork")
+    assert local(text, workloads()) == {}
+    # Without an IPv6 address the node has no IPv6 sessions.
+    assert list(local(text, workloads(), "b")) == ["Local_Workload_10_244_1_5"]
+    assert local(text, workloads(peer="other"), "b") == {}
+
+
+def test_local_workload_peers_take_little_of_their_peering() -> None:
+    more = "password: {secretKeyRef: {name: s, key: k}}, maxRestartTime: 7s, keepaliveTime: 7s, nextHopMode: Self"
+    text = NO_MESH + A + PODS.replace("asNumber", f"{more}, ttlSecurity: 1, asNumber", 1)
+    session = local(text, workloads())["Local_Workload_10_244_1_5"]
+    assert (session.password, session.disabled, session.restart_time, session.keepalive_time) == (None, "", 120, None)
+    assert session.next_hop_mode is NextHopMode.AUTO and session.ttl_security_hops is None

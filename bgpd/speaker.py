@@ -28,6 +28,7 @@ from bgpd.rib.importer import SLICE, Shared
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
 from bgpd.rib.path import Path
+from bgpd.rib.review import Review
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev
@@ -500,13 +501,18 @@ class Speaker:
             new = self._group_for(peer, family)
             if new is old:
                 continue
-            units = old.differences(new)
-            old.remove(member)
+            review = new.adopt(member, old)
+            if review is not None:
+                self._jobs.append(self._reviewed(new, review))
             if not old.members:
                 del self.groups[old.key]
-            new.adopt(member, units)
             peer.members[family] = (new, member)
             self._announce_ready(new)
+
+    def _reviewed(self, group: UpdateGroup, review: Review) -> Iterator[int]:
+        for count in review.run():
+            self._announce_ready(group)
+            yield count
 
     def _too_long(self, path: Path, units: Sequence[bytes]) -> None:
         text = f"attributes of {len(units)} prefixes from {path.source.name} leave no room in a message: not passed on"

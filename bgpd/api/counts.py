@@ -122,10 +122,7 @@ async def _peer(peer: Peer, family: Family, sent: int, pace: Pace) -> Prefixes:
 
 def _queued(peer: Peer, family: Family) -> int:
     group_and_member = peer.members.get(family)
-    if group_and_member is None:
-        return 0
-    member = group_and_member[1]
-    return len(member.pending or ()) + len(member.draining)
+    return 0 if group_and_member is None else group_and_member[1].queued()
 
 
 async def _advertised(group: UpdateGroup, sent: Counter[tuple[str, Family]], pace: Pace) -> None:

@@ -204,18 +204,9 @@ def _told(
         group, member = peer.members[family]
         outgoing = copies.setdefault(id(group), Outgoing(group, None))
         _announced(answer, group, outgoing.asked_by(member), key, entry)
-        if answer["announced"] and key_waits(member.pending, member.draining, key, group.key.add_path):
+        if answer["announced"] and member.waits_for(key, group.key.add_path):
             answer["text"] += "; queued, the peer is behind"
     return answer
-
-
-def key_waits(
-    pending: dict[bytes, bool] | None, draining: list[tuple[bytes, bool]], key: bytes, add_path: bool
-) -> bool:
-    """Whether a prefix is among the units that a peer has still to be told of."""
-    if not add_path:
-        return key in (pending or ()) or any(unit == key for unit, _ in draining)
-    return any(unit[4:] == key for unit in pending or ()) or any(unit[4:] == key for unit, _ in draining)
 
 
 def _announced(answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key: bytes, entry: Entry | None) -> None:

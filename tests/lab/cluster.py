@@ -154,9 +154,7 @@ class Lab:
         namespace = self._namespace(name)
         namespace.sysctl(_ROUTER)
         port = f"p{host}"
-        namespace.ipr.link(
-            "add", ifname="eth0", kind="veth", peer={"ifname": port, "net_ns_fd": self.switch.name}
-        )
+        namespace.ipr.link("add", ifname="eth0", kind="veth", peer={"ifname": port, "net_ns_fd": self.switch.name})
         self.switch.ipr.link("set", index=self.switch.index(port), master=self.switch.index("br0"), state="up")
         machine = Machine(name, namespace, f"172.20.0.{host}", f"fd00:172:20::{host}", asn)
         namespace.up("eth0", (f"{machine.ipv4}/24", f"{machine.ipv6}/64"))
@@ -252,9 +250,7 @@ class Lab:
             address=_HOST_MAC,
             peer={"ifname": "eth0", "net_ns_fd": namespace.name},
         )
-        node.namespace.sysctl(
-            {f"ipv4/conf/{interface}/proxy_arp": 1, f"ipv4/neigh/{interface}/proxy_delay": 0}
-        )
+        node.namespace.sysctl({f"ipv4/conf/{interface}/proxy_arp": 1, f"ipv4/neigh/{interface}/proxy_delay": 0})
         host = node.namespace.up(interface)
         inside = namespace.up("eth0", (f"{ipv4}/32", f"{ipv6}/128"))
         ipr = namespace.ipr

@@ -86,9 +86,9 @@ def test_node_speaker_dies_under_traffic(lab: Lab, how: Callable[[Lab, Machine],
     figure(f"{how.__name__}, {lab.tor_kind} as helper", lost_by(account, outside))
     figure(f"{how.__name__}, unchanged kernel routes touched", len(changes))
     assert not changes, "\n".join(changes)
-    must_not_lose = account.losses if lab.tor_kind == "ours" else [
-        loss for loss in account.losses if "tor" not in loss.flow
-    ]
+    must_not_lose = (
+        account.losses if lab.tor_kind == "ours" else [loss for loss in account.losses if "tor" not in loss.flow]
+    )
     lossy = [str(loss) for loss in must_not_lose if loss.lost]
     assert not lossy, "\n".join(lossy)
 

@@ -27,7 +27,7 @@ from bgpd.policy.terms import (
     Verdict,
 )
 from bgpd.rib import importer as importer_module
-from bgpd.rib import update_group
+from bgpd.rib import review, update_group
 from bgpd.rib.export import GroupKey
 from bgpd.rib.importer import Importer, ImportRules, Shared
 from bgpd.rib.path import Source
@@ -104,6 +104,7 @@ class World:
         self.reachable = dict.fromkeys(HOPS[family], False)
         self.said: dict[tuple[str, int, bytes], Said] = {}
         self.groups: dict[GroupKey, UpdateGroup] = {}
+        self.reviews: list[Iterator[int]] = []
         self.clients = [self._client(i, kind) for i, kind in enumerate(KINDS)]
         for i in range(len(HOPS[family]) - 1):
             self.resolve(i, True)
@@ -257,12 +258,19 @@ class World:
             new = self.groups.get(key)
             if new is None:
                 new = self.groups[key] = UpdateGroup(key, self.shared.ribs[self.family], old._too_long)
-            units = old.differences(new)
-            old.remove(member)
+            review = new.adopt(member, old)
+            if review is not None:
+                self.reviews.append(review.run())
             if not old.members:
                 self.groups.pop(old.key)
-            new.adopt(member, units)
             client.group = new
+
+    def review(self, slices: int) -> None:
+        """Some slices of the work that is due after changes of chains."""
+        while self.reviews and slices:
+            slices -= 1
+            if next(self.reviews[0], None) is None:
+                self.reviews.pop(0)
 
     def refresh(self, who: int) -> None:
         client = self.clients[who]
@@ -358,6 +366,8 @@ class World:
 
     def check(self) -> None:
         self.flush()
+        self.review(10_000)
+        assert not any(group.reviews for group in self.groups.values())
         for index, client in enumerate(self.clients):
             if not client.up:
                 continue
@@ -415,6 +425,7 @@ operation = st.one_of(
     st.tuples(st.just("pull"), who, st.integers(1, 3)),
     st.tuples(st.just("resolve"), st.integers(0, 3), st.booleans()),
     st.tuples(st.just("chain"), who, st.booleans()),
+    st.tuples(st.just("review"), st.integers(1, 4)),
 )
 
 
@@ -427,8 +438,8 @@ def test_every_client_has_what_the_model_says(
     family: Family, add_path: bool, log_limit: int, data: st.DataObject, operations: list[tuple[object, ...]]
 ) -> None:
     del data
-    before = update_group.LOG_LIMIT
-    update_group.LOG_LIMIT = log_limit
+    before, slice_before = update_group.LOG_LIMIT, review.SLICE
+    update_group.LOG_LIMIT, review.SLICE = log_limit, 2
     try:
         world = World(family, add_path, ACCEPT_ALL)
         for index in range(0, len(KINDS), 2):
@@ -438,7 +449,7 @@ def test_every_client_has_what_the_model_says(
             run(world, str(name), args)
         world.check()
     finally:
-        update_group.LOG_LIMIT = before
+        update_group.LOG_LIMIT, review.SLICE = before, slice_before
 
 
 def run(world: World, name: str, args: list[object]) -> None:

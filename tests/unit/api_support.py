@@ -50,9 +50,9 @@ EXPORT = (
 )
 
 
-def _families(imports: tuple[Term, ...] = ACCEPT_ALL, exports: tuple[Term, ...] = ACCEPT_ALL) -> tuple[
-    FamilySettings, ...
-]:
+def _families(
+    imports: tuple[Term, ...] = ACCEPT_ALL, exports: tuple[Term, ...] = ACCEPT_ALL
+) -> tuple[FamilySettings, ...]:
     return (
         FamilySettings(IPV4_UNICAST, imports, exports, max_prefixes=1000),
         FamilySettings(IPV6_UNICAST, imports, exports),

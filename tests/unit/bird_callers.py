@@ -88,7 +88,7 @@ def peers_table(path: Path, separator: str) -> list[tuple[str, str, str, str, st
 
 
 def ready(path: Path, young: bool) -> str:
-    """"" if ready, else why not: the rule of the readiness probe."""
+    """ "" if ready, else why not: the rule of the readiness probe."""
     dialogue = Dialogue(path)
     rows = [row for row in protocols(dialogue.ask("show protocols")) if row[1] == "BGP" and _NAME.fullmatch(row[0])]
     down = [row[0] for row in rows if row[5:6] != ["Established"]]

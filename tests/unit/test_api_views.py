@@ -103,9 +103,7 @@ async def test_advertised_is_what_the_peer_holds(world: World) -> None:
         held = {}
         for key, path in tor.peers["node"].importer.adj[family].routes.items():
             held[path.path_id, key[4:]] = path.received
-        shown = {
-            (row["path_id"], find_prefix(row["prefix"])[1]): row for row in rows if row["family"] == str(family)
-        }
+        shown = {(row["path_id"], find_prefix(row["prefix"])[1]): row for row in rows if row["family"] == str(family)}
         assert held.keys() == shown.keys(), rib
         for place, row in shown.items():
             assert row["attributes"]["as_path"] == "64512"

@@ -262,5 +262,3 @@ def _ways(state: DaemonState, hops: tuple[Hop, ...], interface: str = "") -> Way
 
 def _interface(state: DaemonState, hop: Hop) -> str:
     return state.kernel.interface_name(hop.interface) if state.kernel is not None else str(hop.interface)
-
-

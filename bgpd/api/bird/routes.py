@@ -104,9 +104,7 @@ async def _filtered(
             continue
         skip = 4 if adj.add_path else 0
         for items in slices(tuple(adj.routes.items())):
-            yield [
-                route(state, speaker, family, key[skip:], path, False) for key, path in items if path.rejected
-            ]
+            yield [route(state, speaker, family, key[skip:], path, False) for key, path in items if path.rejected]
             await pace.rest()
 
 

@@ -101,9 +101,7 @@ class _Client:
 class _Socket:
     """One family's socket."""
 
-    def __init__(
-        self, owner: BirdSockets, family: Family, path: str, sock: socket.socket, counts: Counts
-    ) -> None:
+    def __init__(self, owner: BirdSockets, family: Family, path: str, sock: socket.socket, counts: Counts) -> None:
         self._owner = owner
         self._state = owner.state
         self._family = family

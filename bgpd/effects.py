@@ -80,15 +80,15 @@ class Rekey:
 
 
 class Ready:
-    """`Speaker.pull(conn)` has something to send; the shell pulls as long as the transport takes it."""
+    """`Speaker.pull` has something for these connections; the shell pulls as long as their transports take it."""
 
-    __slots__ = ("conn",)
+    __slots__ = ("conns",)
 
-    def __init__(self, conn: int) -> None:
-        self.conn = conn
+    def __init__(self, *conns: int) -> None:
+        self.conns = conns
 
     def __repr__(self) -> str:
-        return f"Ready({self.conn})"
+        return f"Ready{self.conns}"
 
 
 class Program:

@@ -65,6 +65,8 @@ class Speaker:
         """By canonical address; more than one where the peers differ in port."""
         self.dynamic = DynamicPeers(settings)
         self._conns: dict[int, Peer] = {}
+        self._outlets: dict[int, tuple[tuple[UpdateGroup, Member], ...]] = {}
+        """Places in update groups by connection: all that `pull` needs."""
         self._timers: list[tuple[float, str]] = []
         self._jobs: deque[Iterator[int]] = deque()
         self._effects: list[Effect] = []
@@ -245,10 +247,7 @@ class Speaker:
 
     def pull(self, conn: int) -> bytes | None:
         """The next UPDATE octets of an established connection: whole messages, about 64 KiB."""
-        peer = self._conns.get(conn)
-        if peer is None or peer.session.conn != conn:
-            return None
-        for group, member in peer.members.values():
+        for group, member in self._outlets.get(conn, ()):
             data = group.pull(member)
             if data is not None:
                 return data
@@ -300,12 +299,8 @@ class Speaker:
             self._effects.append(ReleaseKernel())
 
     def _announce_ready(self, group: UpdateGroup) -> None:
-        effects = self._effects
-        for member in group.members:
-            if group.has_data(member):
-                conn = member.owner.session.conn  # type: ignore[attr-defined]
-                if conn is not None:
-                    effects.append(Ready(conn))
+        if ready := group.ready():
+            self._effects.append(Ready(*ready))
 
     # Sessions
 
@@ -477,10 +472,17 @@ class Speaker:
             return
         for family in sorted(session.negotiated.families):
             group = self._group_for(peer, family)
-            member = Member(peer, peer.source, peer.source.address)
+            member = Member(peer, peer.source, peer.source.address, session.conn)
             group.add(member)
             peer.members[family] = (group, member)
+            self._use_places(peer)
             self._announce_ready(group)
+
+    def _use_places(self, peer: Peer) -> None:
+        """`pull` finds where the peer is in its groups."""
+        conn = peer.session.conn
+        if conn is not None:
+            self._outlets[conn] = tuple(peer.members.values())
 
     def _group_for(self, peer: Peer, family: Family) -> UpdateGroup:
         key = group_key(self.settings, peer, family)
@@ -491,7 +493,8 @@ class Speaker:
         return group
 
     def _leave_groups(self, peer: Peer) -> None:
-        for group, _ in peer.leave_groups():
+        for group, member in peer.leave_groups():
+            self._outlets.pop(member.conn, None)
             if not group.members:
                 del self.groups[group.key]
 
@@ -507,6 +510,7 @@ class Speaker:
             if not old.members:
                 del self.groups[old.key]
             peer.members[family] = (new, member)
+            self._use_places(peer)
             self._announce_ready(new)
 
     def _reviewed(self, group: UpdateGroup, review: Review) -> Iterator[int]:

@@ -116,8 +116,10 @@ class Exporter:
         if self.key.target is EBGP:
             self._to_external(attrs, path, changes)
         else:
-            self._to_internal(subject, path, changes)
+            self._to_internal(subject, changes)
         block = wire.rebuild(attrs.block, changes) if changes else attrs.block
+        if (path.source.kind, self.key.target) in REFLECTED:
+            block = wire.reflected(block, path.source.router_id, self.key.cluster_id)
         return block if self.key.asn4 else wire.to_two_octet(block)
 
     def _to_external(self, attrs: wire.PathAttributes, path: Path, changes: dict[int, bytes | None]) -> None:
@@ -127,12 +129,8 @@ class Exporter:
             # Not passed on to another AS (RFC 4271 §5.1.4); 0 as BIRD writes it (Calico reference §7.7).
             changes[Code.MULTI_EXIT_DISC] = b"\0\0\0\0"
 
-    def _to_internal(self, subject: Subject, path: Path, changes: dict[int, bytes | None]) -> None:
+    def _to_internal(self, subject: Subject, changes: dict[int, bytes | None]) -> None:
         attrs = subject.attrs
         value = DEFAULT_LOCAL_PREF if subject.local_pref is None else subject.local_pref
         if value != attrs.local_pref:
             changes[Code.LOCAL_PREF] = value.to_bytes(4, "big")
-        if (path.source.kind, self.key.target) in REFLECTED:
-            if attrs.originator_id is None:
-                changes[Code.ORIGINATOR_ID] = path.source.router_id
-            changes[Code.CLUSTER_LIST] = self.key.cluster_id + b"".join(attrs.cluster_list)

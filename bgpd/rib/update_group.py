@@ -39,6 +39,7 @@ class Member:
         "address",
         "backlog",
         "closing",
+        "conn",
         "cursor",
         "draining",
         "dump",
@@ -48,13 +49,18 @@ class Member:
         "owner",
         "patches",
         "pending",
+        "plain",
         "sent",
         "slice",
         "source",
     )
 
-    def __init__(self, owner: object, source: Source, address: bytes) -> None:
+    def __init__(self, owner: object, source: Source, address: bytes, conn: int | None = None) -> None:
         self.owner = owner
+        self.conn = -1 if conn is None else conn
+        """The connection by which the owner's shell reaches the peer."""
+        self.plain = False
+        """It follows the log and is due nothing else: the short way is right for it."""
         self.source = source
         self.address = address
         self.cursor = 0
@@ -75,7 +81,7 @@ class Member:
         self.eor = True
         """End-of-RIB is still due after the initial table."""
         self.eor_at = 0
-        """The place in the log up to which it must have been read before End-of-RIB."""
+        """How far the log must have been read before End-of-RIB."""
 
     def queued(self) -> int:
         """Units that wait to be looked up, and keys of a table that is being sent."""
@@ -157,7 +163,7 @@ class UpdateGroup:
 
         What it has not read of the log comes behind, and tells of the same changes or later ones.
         """
-        member.dump = None
+        member.dump, member.plain = None, False
         self._send_all(member)
         member.backlog += [begin] if begin else []
         member.closing = [end] if end else []
@@ -169,7 +175,7 @@ class UpdateGroup:
         dump = self._dump
         if dump is None or dump.place != self.log.end:
             dump = self._dump = Dump(self, self.log.end)
-        member.dump, member.dumped = dump, 0
+        member.dump, member.dumped, member.plain = dump, 0, False
 
     def _end_dump(self, member: Member) -> None:
         """What is left of the table that a member is being sent is looked up instead."""
@@ -283,12 +289,17 @@ class UpdateGroup:
             return
         if member.cursor < self.log.end:
             self._lagging -= 1
-        member.pending = self.log.units_from(member.cursor)
+        member.pending, member.plain = self.log.units_from(member.cursor), False
         member.patches.clear()
         if self._lagging == 0:
             self.log.clear()
 
     # Sending
+
+    def ready(self) -> list[int]:
+        """Connections of the members for which `pull` would give something."""
+        end, has_data = self.log.end, self.has_data
+        return [m.conn for m in self.members if (m.cursor < end if m.plain else has_data(m))]
 
     def has_data(self, member: Member) -> bool:
         """Whether `pull` would give something."""
@@ -301,6 +312,8 @@ class UpdateGroup:
 
     def pull(self, member: Member) -> bytes | None:
         """The member's next octets: whole messages, about 64 KiB at most. None if there is nothing now."""
+        if member.plain:
+            return self._read_log(member)
         if member.backlog:
             data = member.backlog.pop(0)
             member.sent += data.count(MARKER)
@@ -315,6 +328,7 @@ class UpdateGroup:
             member.eor = False
             member.sent += 1
             return build_end_of_rib(self.key.family)
+        member.plain = not member.eor
         return self._read_log(member)
 
     def _read_dump(self, member: Member, dump: Dump) -> bytes:

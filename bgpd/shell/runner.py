@@ -381,8 +381,11 @@ class Runner:
             connection.write(effect.data)
 
     def _ready(self, effect: Ready) -> None:
-        if (connection := self.connections.get(effect.conn)) is not None and not connection.paused:
-            self._pull(connection)
+        connections = self.connections
+        for identity in effect.conns:
+            connection = connections.get(identity)
+            if connection is not None and not connection.paused:
+                self._pull(connection)
 
     def _pull(self, connection: Connection) -> None:
         pull, identity, left = self._speaker.pull, connection.id, PULL_LIMIT

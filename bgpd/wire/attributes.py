@@ -288,6 +288,29 @@ def rebuild(block: bytes, changes: Mapping[int, bytes | None]) -> bytes:
     return b"".join(parts)
 
 
+def reflected(block: bytes, originator_id: bytes, cluster_id: bytes) -> bytes:
+    """A block as a reflector passes it on (RFC 4456 §8): ORIGINATOR_ID if there is none yet, our id in CLUSTER_LIST."""
+    at, start, size = -1, 0, len(block)
+    while start < size:
+        code = block[start + 1]
+        if code > Code.CLUSTER_LIST:
+            at = start if at < 0 else at
+        elif code >= Code.ORIGINATOR_ID:
+            return _reflected_again(block, originator_id, cluster_id)
+        start = _bounds(block, start)[1]
+    if at < 0:
+        at = size
+    return b"".join((block[:at], b"\x80\x09\x04", originator_id, b"\x80\x0a\x04", cluster_id, block[at:]))
+
+
+def _reflected_again(block: bytes, originator_id: bytes, cluster_id: bytes) -> bytes:
+    known = {code: value for _, code, value in walk(block)}
+    changes: dict[int, bytes | None] = {Code.CLUSTER_LIST: cluster_id + known.get(Code.CLUSTER_LIST, b"")}
+    if Code.ORIGINATOR_ID not in known:
+        changes[Code.ORIGINATOR_ID] = originator_id
+    return rebuild(block, changes)
+
+
 def local_block(origin: int = 0) -> bytes:
     """The block of a route that begins here: ORIGIN and an empty AS_PATH."""
     return encode_known(Code.ORIGIN, bytes((origin,))) + encode_known(Code.AS_PATH, b"")

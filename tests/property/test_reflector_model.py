@@ -175,8 +175,9 @@ class World:
                 peer = next((p for p in self.peers if p.conn == getattr(effect, "conn", None)), None)
                 if isinstance(effect, Send) and peer is not None:
                     peer.receive(effect.data)
-                elif isinstance(effect, Ready) and peer is not None:
-                    self.take(peer)
+                elif isinstance(effect, Ready):
+                    for ready in (p for p in self.peers if p.conn in effect.conns):
+                        self.take(ready)
                 elif isinstance(effect, Close) and peer is not None:
                     raise AssertionError(f"the reflector closed the session with {peer.address}")
         raise AssertionError("the reflector never comes to rest")

@@ -147,9 +147,10 @@ class Cluster:
                 self._connect(host, peer.name, peer.address)
             case Send(conn=conn, data=data):
                 self._send(host, conn, data)
-            case Ready(conn=conn):
-                while (octets := host.speaker.pull(conn)) is not None:
-                    self._send(host, conn, octets)
+            case Ready(conns=conns):
+                for conn in conns:
+                    while (octets := host.speaker.pull(conn)) is not None:
+                        self._send(host, conn, octets)
             case Close(conn=conn):
                 self._close(host, conn)
             case Program(family=family, routes=routes):

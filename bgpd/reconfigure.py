@@ -79,7 +79,7 @@ def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) ->
     rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
     for family in new.families:
         if rules_changed or imports.get(family.family) != family.import_chain:
-            peer.importer.reimport(family.family)
+            speaker._work(peer, peer.importer.reimport(family.family))
     if peer.members:
         speaker._regroup(peer)
     speaker._check_limits(peer, now)

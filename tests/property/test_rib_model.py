@@ -487,7 +487,7 @@ def test_import_chain_changes_and_prefix_splits() -> None:
     path = adj.lookup(low)[0]
     assert path.attrs.local_pref == 300 and path.received.local_pref == 100
     client.importer.configure(client.importer.rules, {family: Chain(ACCEPT_ALL)})
-    client.importer.reimport(family)
+    world.work(client.importer.reimport(family))
     assert sorted(table) == sorted(PREFIXES[family][:3])
     assert adj.lookup(low)[0].attrs.local_pref == 100
 

@@ -1,11 +1,13 @@
 """Values that the RIB, the kernel side and the shell exchange about local routes and forwarding.
 
-They are plain and frozen, name no kernel interface, and are compared by value.
+They are plain and frozen, name no kernel interface, and are compared by value. What is made for each attribute set
+is a named tuple: half the price of a frozen class, and hashed in C.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -21,8 +23,7 @@ class RouteKind(IntEnum):
     UNREACHABLE = 2
 
 
-@frozen
-class Hop:
+class Hop(NamedTuple):
     """One next hop of a forwarding entry: packed gateway (b"" = on the link itself) and interface index."""
 
     gateway: bytes
@@ -30,8 +31,7 @@ class Hop:
     onlink: bool = False
 
 
-@frozen
-class FibRoute:
+class FibRoute(NamedTuple):
     """A forwarding entry as wanted in the kernel. `hops` is empty unless `kind` is UNICAST."""
 
     kind: RouteKind

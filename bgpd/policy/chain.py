@@ -158,7 +158,7 @@ class _Compiled:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("_compiled", "accepts_all", "by_source", "end_label", "terms")
+    __slots__ = ("_compiled", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms
@@ -172,6 +172,9 @@ class Chain:
         looks_at = {type(c) for term in terms for c in term.conditions}
         self.by_source = looks_at <= {t.MatchPrefix, t.MatchSource} and not any(term.actions for term in terms)
         """The outcome hangs on the prefix and the kind of source alone, and changes nothing."""
+        does = {type(action) for term in terms for action in term.actions}
+        self.by_local_pref = looks_at <= {t.MatchLocalPref, t.MatchSource} and does <= {t.SetPreference}
+        """For one source the outcome hangs on LOCAL_PREF alone, and changes no more than the preference."""
 
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""

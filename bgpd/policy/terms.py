@@ -25,6 +25,9 @@ class Verdict(Enum):
 class SourceKind(Enum):
     """Where a path comes from (RFC 4456 §6 needs client and non-client apart)."""
 
+    # Enum's own is a Python call, and kinds are keys on the hot path.
+    __hash__ = object.__hash__
+
     EBGP = "ebgp"
     IBGP = "ibgp"
     IBGP_CLIENT = "ibgp-client"

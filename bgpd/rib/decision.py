@@ -48,7 +48,7 @@ def best(entry: Entry | None) -> Path | None:
     """The best path of a Loc-RIB entry, or None if none is eligible."""
     if entry is None:
         return None
-    path = entry if isinstance(entry, Path) else entry[0]
+    path = entry[0] if type(entry) is tuple else entry
     return path if path.next_hop.reachable else None
 
 
@@ -56,7 +56,7 @@ def paths(entry: Entry | None) -> tuple[Path, ...]:
     """All paths of a Loc-RIB entry, best first."""
     if entry is None:
         return ()
-    return (entry,) if isinstance(entry, Path) else entry
+    return entry if type(entry) is tuple else (entry,)
 
 
 def select(candidates: Sequence[Path], losses: list[Loss] | None = None) -> Path | None:
@@ -88,7 +88,7 @@ def multipath(candidates: Iterable[Path], chosen: Path) -> list[Path]:
 def gateways(candidates: Sequence[Path], chosen: Path, limit: int) -> tuple[Hop, ...]:
     """The distinct forwarding next hops of the multipath set: two reflectors give the same one."""
     hop = chosen.next_hop
-    if all(path.next_hop is hop for path in candidates):
+    if len(candidates) == 1 or all(path.next_hop is hop for path in candidates):
         found = hop.hops
     else:
         found = tuple(dict.fromkeys(one for path in multipath(candidates, chosen) for one in path.next_hop.hops))
@@ -116,6 +116,13 @@ def _beats(a: Path, b: Path) -> bool:
     """Two paths need no sets: `a` is better than `b`."""
     if not (a.next_hop.reachable and b.next_hop.reachable):
         return a.next_hop.reachable and not b.next_hop.reachable
+    if a.attrs is b.attrs and a.next_hop is b.next_hop and a.preference == b.preference:
+        mine, other = a.source, b.source
+        if mine.kind is other.kind and mine.is_bgp:
+            # Two reflectors with one cluster id say the same: all is equal through step 7, and in step 9.
+            if mine.router_id != other.router_id and not a.attrs.originator_id:
+                return mine.router_id < other.router_id
+            return (mine.address, a.path_id) < (other.address, b.path_id)
     first, second = head(a), head(b)
     if first != second:
         return first < second
@@ -128,15 +135,13 @@ def head(path: Path) -> tuple[int, ...]:
     """Steps 0 to 4 as one tuple; lower is better."""
     key = path.head
     if key is None:
-        attrs = path.attrs
-        local_pref = attrs.local_pref
-        is_bgp = path.source.is_bgp
+        origin, length, _neighbor, _med, local_pref, _originator, _clusters = path.attrs.facts()
         key = path.head = (
             -path.preference,
-            1 if is_bgp else 0,
+            1 if path.source.is_bgp else 0,
             -(100 if local_pref is None else local_pref),
-            attrs.as_path_length,
-            attrs.origin,
+            length,
+            origin,
         )
     return key
 
@@ -150,9 +155,8 @@ def tail(path: Path) -> tuple[int, int, bytes, int, bytes, int]:
     """Steps 6 to 11 as one tuple; lower is better."""
     key = path.tail
     if key is None:
-        attrs, source = path.attrs, path.source
-        identifier = attrs.originator_id or source.router_id
-        key = path.tail = (identifier, len(attrs.cluster_list), source.address, path.path_id)
+        source, facts = path.source, path.attrs.facts()
+        key = path.tail = (facts[5] or source.router_id, facts[6], source.address, path.path_id)
     return (*_reach(path), *key)
 
 

@@ -27,18 +27,20 @@ class Forwarding:
         """Interfaces that are up: name -> index. A tunnel whose device is not among them is not used."""
         self._tunnels = {family: names for family, terms in settings.chains if (names := _devices_named(terms))}
         self._chains = {family: Chain(terms, "no kernel term accepts it") for family, terms in settings.chains}
-        self._trees: dict[tuple[Family, str], Node] = {}
+        self._trees: dict[tuple[Family, SourceKind], Node] = {}
         """Decision trees of chains that look at nothing of a path but its kind of source."""
 
     def wanted(self, rib: LocRib, keys: Iterable[bytes]) -> dict[bytes, FibRoute | None]:
         """The forwarding entry that each key should have; None = none of ours."""
         groups: dict[Entry | None, list[bytes]] = {}
         unique = list(dict.fromkeys(keys))
+        last: Entry | None = None
+        group: list[bytes] = groups.setdefault(None, [])
         for key, entry in zip(unique, map(rib.table.get, unique), strict=True):
-            try:
-                groups[entry].append(key)
-            except KeyError:
-                groups[entry] = [key]
+            # Keys of one UPDATE come one after another.
+            if entry is not last:
+                last, group = entry, groups.setdefault(entry, [])
+            group.append(key)
         result: dict[bytes, FibRoute | None] = {}
         for entry, group in groups.items():
             chosen = best(entry)
@@ -83,7 +85,7 @@ class Forwarding:
     def _node(self, family: Family, path: Path) -> Node:
         if not self._chains[family].by_source:
             return self._settle(family, path)
-        place = (family, path.source.kind.value)
+        place = (family, path.source.kind)
         tree = self._trees.get(place)
         if tree is None:
             tree = self._trees[place] = self._settle(family, path)
@@ -155,4 +157,7 @@ def same_way(old: Path | None, new: Path | None, old_best: Path | None, new_best
     care."""
     if old_best is None or old_best is not new_best or old is new:
         return False
-    return all(path is None or (path is not new_best and path.next_hop is new_best.next_hop) for path in (old, new))
+    hop = new_best.next_hop
+    if old is not None and (old is new_best or old.next_hop is not hop):
+        return False
+    return new is None or (new is not new_best and new.next_hop is hop)

@@ -108,6 +108,8 @@ class Importer:
         """Families that may hold routes of an older epoch."""
         self._chains: dict[Family, Chain] = {}
         self._memo: dict[PathAttributes | tuple[PathAttributes, int], Node | Path] = {}
+        self._leaves: dict[tuple[Chain, int | None], Leaf] = {}
+        """Outcomes of chains that look at no more than LOCAL_PREF, and change no attribute."""
         self._hop: NextHop | None = None
         """The next hop looked up last: a peer's routes come with the same one in long runs."""
 
@@ -115,6 +117,7 @@ class Importer:
         """Put rules and chains into force for what comes; `reimport` runs what is there."""
         self.rules, self._chains = rules, chains
         self._memo.clear()
+        self._leaves.clear()
 
     def open(self, family: Family, add_path: bool) -> None:
         """A session with this family is up. Routes kept under the other key form are dropped."""
@@ -173,10 +176,28 @@ class Importer:
             send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
             epoch, label = source.epochs.get(family, 0), refused or chain.terms[0].label
             return Path(source, path_id, epoch, attrs, attrs, hop, send_id, source.preference, refused, label)
+        if chain.by_local_pref:
+            leaf = self._leaf(chain, attrs)
+            send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
+            epoch, rejected = source.epochs.get(family, 0), "" if leaf.accepted else leaf.label
+            preference = leaf.subject.preference
+            return Path(source, path_id, epoch, attrs, attrs, hop, send_id, preference, rejected, leaf.label)
         subject = Subject(attrs, source.kind, preference=source.preference)
         subject.interface = hop.interface
         node = chain.settle(subject)
         return self._path(family, node, attrs, path_id) if isinstance(node, Leaf) else node
+
+    def _leaf(self, chain: Chain, attrs: PathAttributes) -> Leaf:
+        """What a chain that looks at nothing but LOCAL_PREF makes of routes with these attributes."""
+        place = (chain, attrs.local_pref)
+        leaf = self._leaves.get(place)
+        if leaf is None:
+            if len(self._leaves) >= _MEMO_LIMIT:
+                self._leaves.clear()
+            node = chain.settle(Subject(attrs, self.source.kind, preference=self.source.preference))
+            assert isinstance(node, Leaf)
+            leaf = self._leaves[place] = node
+        return leaf
 
     def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
         subject = leaf.subject

@@ -60,8 +60,14 @@ class LocRib:
             self.withdraw(adj, entries, keys, path.path_id, forget=False)
             adj.routes.update(dict.fromkeys(entries, path))
             return
-        if entries is keys and len(keys) <= _FEW and self._learn_few(adj.routes, keys, path):
-            return
+        if len(keys) <= _FEW:
+            first = self.table.get(keys[0])
+            if first is None:
+                done = entries is keys and self._learn_few(adj.routes, keys, path)
+            else:
+                done = self._join_few(adj.routes, entries, keys, path, first)
+            if done:
+                return
         new = dict.fromkeys(keys, path)
         adj.routes.update(new if entries is keys else dict.fromkeys(entries, path))
         self._put(new, path)
@@ -82,6 +88,30 @@ class LocRib:
         if len(table) - before != len(keys):
             keys = list(dict.fromkeys(keys))
         self.changes.setdefault((None, path, None, path if path.next_hop.reachable else None), []).extend(keys)
+        return True
+
+    def _join_few(
+        self, routes: dict[bytes, Path], entries: list[bytes], keys: list[bytes], path: Path, there: Entry
+    ) -> bool:
+        """A second path for a few keys that all have the same one of another source: the other reflector's word.
+
+        False, and nothing done, where it is otherwise.
+        """
+        table = self.table
+        if type(there) is tuple or there.source is path.source:  # type: ignore[union-attr]
+            return False
+        for key in keys:
+            if table.get(key) is not there:
+                return False
+        after = order((there, path))  # type: ignore[arg-type]
+        assert after is not None
+        for key in keys:
+            table[key] = after
+        for entry in entries:
+            routes[entry] = path
+        if len(set(keys)) != len(keys):
+            keys = list(dict.fromkeys(keys))
+        self._record((None, path, best(there), best(after)), keys)
         return True
 
     def put(self, keys: list[bytes], path: Path) -> None:

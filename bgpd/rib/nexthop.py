@@ -6,12 +6,17 @@ BGP, so a default route from a ToR cannot swallow the way to the other nodes. An
 
 from __future__ import annotations
 
-from weakref import WeakValueDictionary
+from operator import itemgetter
+from weakref import ref
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, format_address
 from bgpd.policy.prefixes import truncate
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import Hop, LocalRoute
+
+_SMALLEST_SWEEP = 1024
+_ZERO = bytes(4)
+_Level = dict[bytes, dict[SourceKind, LocalRoute]]
 
 
 class NextHop:
@@ -47,24 +52,36 @@ class NextHopTable:
 
     def __init__(self, resolve: bool = True) -> None:
         self.resolve = resolve
-        self._hops: WeakValueDictionary[bytes, NextHop] = WeakValueDictionary()
-        self._routes: dict[Family, dict[int, dict[bytes, dict[SourceKind, LocalRoute]]]] = {
+        self._hops: dict[bytes, ref[NextHop]] = {}
+        self._sweep_at = _SMALLEST_SWEEP
+        self._routes: dict[Family, dict[int, _Level]] = {
             IPV4_UNICAST: {},
             IPV6_UNICAST: {},
         }
-        self._lengths: dict[Family, tuple[int, ...]] = {IPV4_UNICAST: (), IPV6_UNICAST: ()}
+        self._levels: dict[Family, list[tuple[int, _Level]]] = {IPV4_UNICAST: [], IPV6_UNICAST: []}
+        """The same, longest prefixes first, without lengths that no route has."""
         self._own: frozenset[bytes] = frozenset()
 
     def get(self, address: bytes) -> NextHop:
         """The NextHop of an address (4, 16 or 32 octets: global and link-local). It lives as long as a path has it."""
-        hop = self._hops.get(address)
-        if hop is None:
-            hop = self._hops[address] = NextHop(address)
-            self._look_up(hop)
+        entry = self._hops.get(address)
+        if entry is not None:
+            found = entry()
+            if found is not None:
+                return found
+        elif len(self._hops) >= self._sweep_at:
+            self._hops = {hop.address: ref(hop) for hop in self._alive()}
+            self._sweep_at = max(_SMALLEST_SWEEP, 2 * len(self._hops))
+        hop = NextHop(address)
+        self._hops[address] = ref(hop)
+        self._look_up(hop)
         return hop
 
+    def _alive(self) -> list[NextHop]:
+        return [hop for entry in self._hops.values() if (hop := entry()) is not None]
+
     def __len__(self) -> int:
-        return len(self._hops)
+        return len(self._alive())
 
     def local(self, family: Family, key: bytes, kind: SourceKind) -> LocalRoute | None:
         """The host's own route of this kind, as it was given."""
@@ -74,21 +91,22 @@ class NextHopTable:
         """The host's own addresses, which are no usable next hops. Returns next hops whose answer may change."""
         changed = self._own ^ addresses
         self._own = addresses
-        return [hop for hop in self._hops.values() if hop.address[:16] in changed]
+        return [hop for hop in self._alive() if hop.address[:16] in changed]
 
     def set_route(self, family: Family, key: bytes, kind: SourceKind, route: LocalRoute | None) -> list[NextHop]:
         """Apply one change of the host's routes. Returns next hops whose answer may change; `refresh` them."""
-        by_length = self._routes[family].setdefault(key[0], {})
-        routes = by_length.setdefault(key, {})
+        level = self._routes[family].setdefault(key[0], {})
+        before = len(level)
+        routes = level.setdefault(key, {})
         if route is None:
             routes.pop(kind, None)
         else:
             routes[kind] = route
         if not routes:
-            del by_length[key]
-        self._lengths[family] = tuple(
-            sorted((length for length, nets in self._routes[family].items() if nets), reverse=True)
-        )
+            del level[key]
+        if not before or not level:
+            used = ((length, level) for length, level in self._routes[family].items() if level)
+            self._levels[family] = sorted(used, key=itemgetter(0), reverse=True)
         return self._covered(family, key)
 
     def _covered(self, family: Family, key: bytes) -> list[NextHop]:
@@ -96,11 +114,12 @@ class NextHopTable:
             return []
         length, octets = key[0], family.octets
         if length == family.bits:
-            hops = [self._hops.get(key[1:])]
-            return [hop for hop in hops if hop is not None]
+            entry = self._hops.get(key[1:])
+            found = entry() if entry is not None else None
+            return [found] if found is not None else []
         return [
             hop
-            for hop in self._hops.values()
+            for hop in self._alive()
             if len(hop.address) >= octets
             and (octets == 4) == (len(hop.address) == 4)
             and truncate(bytes((family.bits,)) + hop.address[:16], length) == key
@@ -127,26 +146,35 @@ class NextHopTable:
             hop.reason = reason or "next hop is an address of this host"
             return
         family = IPV4_UNICAST if len(address) == 4 else IPV6_UNICAST
-        route = self._longest(family, address[: family.octets])
+        if len(address) == 32:
+            address = address[:16]
+        route = self._longest(family, address)
         if route is None:
             hop.reason = "no local route covers it"
         elif not route.reachable or not route.hops:
             hop.reason = f"covered by an unreachable or blackhole route ({route.label})"
         else:
-            self._take(hop, route, address[: family.octets])
+            self._take(hop, route, address)
 
     def _take(self, hop: NextHop, route: LocalRoute, address: bytes) -> None:
         hop.reachable = True
-        hop.cost = 0 if any(not h.gateway for h in route.hops) else 1
-        hop.hops = tuple(h if h.gateway else Hop(address, h.interface, h.onlink) for h in route.hops)
+        if len(route.hops) == 1:
+            (way,) = route.hops
+            hop.cost = 1 if way.gateway else 0
+            hop.hops = route.hops if way.gateway else (Hop(address, way.interface, way.onlink),)
+        else:
+            hop.cost = 0 if any(not h.gateway for h in route.hops) else 1
+            hop.hops = tuple(h if h.gateway else Hop(address, h.interface, h.onlink) for h in route.hops)
         hop.interface = route.interface
         hop.reason = f"via {route.label}"
 
     def _longest(self, family: Family, address: bytes) -> LocalRoute | None:
         full = bytes((family.bits,)) + address
-        for length in self._lengths[family]:
-            routes = self._routes[family][length].get(truncate(full, length))
+        for length, level in self._levels[family]:
+            routes = level.get(truncate(full, length))
             if routes:
+                if len(routes) == 1:
+                    return next(iter(routes.values()))
                 # Direct before static before kernel: the order of preference.
                 for kind in (SourceKind.DIRECT, SourceKind.STATIC, SourceKind.KERNEL):
                     if kind in routes:
@@ -157,7 +185,7 @@ class NextHopTable:
 def unusable(address: bytes) -> str:
     """Why an address can never be a next hop (RFC 4271 §5.1.3, §6.3), or ""."""
     if len(address) == 4:
-        if not any(address):
+        if address == _ZERO:
             return "next hop 0.0.0.0"
         if address[0] == 127:
             return "next hop is a loopback address"

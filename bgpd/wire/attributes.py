@@ -8,7 +8,7 @@ where the value needs it. Values are octet for octet as received, in the order r
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from struct import unpack
+from struct import Struct, unpack
 from typing import TypeAlias
 from weakref import ref
 
@@ -29,7 +29,10 @@ CLUSTER_LIST = Code.CLUSTER_LIST
 EXTENDED_COMMUNITIES = Code.EXTENDED_COMMUNITIES
 LARGE_COMMUNITIES = Code.LARGE_COMMUNITIES
 
-_Facts: TypeAlias = tuple[int, int, int, int | None, int | None]
+_Facts: TypeAlias = tuple[int, int, int, int | None, int | None, bytes | None, int]
+"""(ORIGIN, AS_PATH length, neighbour AS, MED, LOCAL_PREF, ORIGINATOR_ID, length of CLUSTER_LIST)."""
+
+_number = Struct(">I").unpack_from
 
 
 def walk(block: bytes) -> Iterator[Item]:
@@ -114,32 +117,48 @@ class PathAttributes:
         return None
 
     def _decide(self) -> _Facts:
-        """What the decision process wants of every path, from one pass and then kept."""
+        """What the decision process wants of every path, from one pass and then kept.
+
+        `_bounds` is written out, and codes are plain numbers: this runs once for each attribute set of each peer.
+        """
         block = self.block
-        origin = length = neighbor = 0
+        origin = length = neighbor = clusters = 0
         med: int | None = None
         local_pref: int | None = None
+        originator: bytes | None = None
         start = 0
         size = len(block)
         while start < size:
             code = block[start + 1]
-            value_at, end = _bounds(block, start)
-            if code > Code.LOCAL_PREF:
-                pass
-            elif code == Code.ORIGIN:
-                origin = block[value_at]
-            elif code == Code.AS_PATH:
-                path = block[value_at:end]
-                length = aspath.length(path)
-                neighbor = aspath.neighbor_as(path)
-            elif code == Code.MULTI_EXIT_DISC:
-                med = int.from_bytes(block[value_at:end], "big")
+            if block[start] & 0x10:
+                value_at = start + 4
+                end = value_at + (block[start + 2] << 8 | block[start + 3])
             else:
-                local_pref = int.from_bytes(block[value_at:end], "big")
+                value_at = start + 3
+                end = value_at + block[start + 2]
             start = end
-        facts = (origin, length, neighbor, med, local_pref)
+            if code == 1:
+                origin = block[value_at]
+            elif code == 2:
+                if value_at != end:
+                    path = block[value_at:end]
+                    length = aspath.length(path)
+                    neighbor = aspath.neighbor_as(path)
+            elif code == 4:
+                med = _number(block, value_at)[0]
+            elif code == 5:
+                local_pref = _number(block, value_at)[0]
+            elif code == 9:
+                originator = block[value_at:end]
+            elif code == 10:
+                clusters = (end - value_at) >> 2
+        facts = (origin, length, neighbor, med, local_pref, originator, clusters)
         self._facts = facts
         return facts
+
+    def facts(self) -> _Facts:
+        """All that the decision process asks, in one go."""
+        return self._facts or self._decide()
 
     @property
     def origin(self) -> int:
@@ -200,7 +219,7 @@ class PathAttributes:
     @property
     def originator_id(self) -> bytes | None:
         """ORIGINATOR_ID (RFC 4456)."""
-        return self.get(Code.ORIGINATOR_ID)
+        return (self._facts or self._decide())[5]
 
     @property
     def cluster_list(self) -> tuple[bytes, ...]:

@@ -33,6 +33,9 @@ class Failure:
         self.retry_at = retry_at
 
 
+_UNPACKED = (None, None, None)
+
+
 class _Packed:
     """Something with a message for each verb, packed on first use and shared by all its prefixes."""
 
@@ -41,7 +44,7 @@ class _Packed:
     def __init__(self, packer: nl.Packer, afi: int) -> None:
         self.packer = packer
         self.afi = afi
-        self.wires: tuple[nl.Wire | None, nl.Wire | None, nl.Wire | None] = (None, None, None)
+        self.wires: tuple[nl.Wire | None, nl.Wire | None, nl.Wire | None] = _UNPACKED
 
     def _keep(self, verb: int, wire: nl.Wire) -> nl.Wire:
         wires = list(self.wires)
@@ -51,7 +54,7 @@ class _Packed:
 
     def unpack(self) -> None:
         """An id in the messages changed: none that is packed holds."""
-        self.wires = (None, None, None)
+        self.wires = _UNPACKED
 
 
 class Nexthop(_Packed):
@@ -136,10 +139,9 @@ class Form(_Packed):
 def target_of(afi: int, route: FibRoute) -> Target:
     """The wanted route in the terms of the kernel."""
     metric = route.metric or (IPV6_DEFAULT_METRIC if afi == nl.AF_INET6 else 0)
+    # A Hop is what HopKey says, as it is.
+    if len(route.hops) == 1:
+        return nl.RTN_UNICAST, metric, route.hops
     if route.kind != RouteKind.UNICAST:
         return TYPES[route.kind], metric, ()
-    if len(route.hops) == 1:
-        hop = route.hops[0]
-        return nl.RTN_UNICAST, metric, ((hop.gateway, hop.interface, hop.onlink),)
-    hops = {(hop.gateway, hop.interface, hop.onlink) for hop in route.hops}
-    return nl.RTN_UNICAST, metric, tuple(sorted(hops))
+    return nl.RTN_UNICAST, metric, tuple(sorted(set(route.hops)))

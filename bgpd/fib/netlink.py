@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ctypes import addressof, create_string_buffer
 from sys import byteorder
 
+from bgpd.fib import bulk
 from bgpd.fib import messages as nl
 
 _SOL_NETLINK = 270
@@ -91,7 +92,7 @@ class Netlink:
         self._requests.close()
         self._dumps.close()
 
-    def submit(self, ops: Sequence[nl.Op]) -> dict[int, tuple[int, str]]:
+    def submit(self, ops: Sequence[bulk.Op]) -> dict[int, tuple[int, str]]:
         """Carry out a batch (at most BATCH). Returns index -> (errno, the kernel's sentence) of those that failed.
 
         Raises NetlinkLost when the answers are incomplete.
@@ -99,7 +100,7 @@ class Netlink:
         first = self._sequence
         last = first + len(ops) - 1
         self._sequence = last + 1 if last < 0x7FFFFFFF else 1
-        self._requests.send(nl.encode(ops, first))
+        self._requests.send(bulk.encode(ops, first))
         return self._answers(first, last)
 
     def request(self, message: int, flags: int, body: bytes) -> tuple[int, str]:

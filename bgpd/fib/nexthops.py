@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from errno import EEXIST, EINVAL, ENOENT
+from itertools import islice
 
 from bgpd.fib import messages as nl
 from bgpd.fib.entries import ABSENT, FAILED, PRESENT, STALE, Content, Failure, Nexthop
@@ -43,10 +44,14 @@ class NexthopTable:
         """The object that leads to these hops, new if need be."""
         content = _content(afi, hops)
         found = self.by_content.get(content)
+        if found is None and len(hops) == 1:
+            octets = len(hops[0][0])
+            family = nl.AF_INET6 if octets == 16 else nl.AF_INET if octets else afi
+            found = Nexthop(self.packer, self._free_id(), family, content, ())
+            self.by_id[found.id] = self.by_content[content] = found
         if found is None:
-            members = tuple(self.obtain(afi, (hop,)) for hop in hops) if len(hops) > 1 else ()
-            family = 0 if members else nl.AF_INET6 if len(hops[0][0]) == 16 else nl.AF_INET if hops[0][0] else afi
-            found = self._register(Nexthop(self.packer, self._free_id(), family, content, members))
+            members = tuple(self.obtain(afi, (hop,)) for hop in hops)
+            found = self._register(Nexthop(self.packer, self._free_id(), 0, content, members))
         return found
 
     def _register(self, nexthop: Nexthop) -> Nexthop:
@@ -58,11 +63,13 @@ class NexthopTable:
         return nexthop
 
     def _free_id(self) -> int:
+        ident = self._next
         for _ in range(ID_RANGE):
-            ident = self._next
-            self._next = self.base + (ident + 1 - self.base) % ID_RANGE
+            after = ident + 1 if ident < self.base + ID_RANGE - 1 else self.base
             if ident not in self.by_id and ident not in self._taken:
+                self._next = after
                 return ident
+            ident = after
         raise AssertionError("more than 2^20 nexthop objects")
 
     def need(self, nexthop: Nexthop) -> None:
@@ -116,6 +123,14 @@ class NexthopTable:
             self.retry(group)
             self.need(group)
         return [nexthop], lost
+
+    def made(self, nexthops: Iterable[Nexthop]) -> None:
+        """As `on_done` of many additions: of objects that are in no group, and whose being there was not in doubt."""
+        todo = self.todo
+        for nexthop in nexthops:
+            todo.pop(nexthop, None)
+            nexthop.state = PRESENT
+            nexthop.attempts = 0
 
     def _present(self, nexthop: Nexthop) -> None:
         nexthop.state = PRESENT
@@ -249,8 +264,12 @@ class NexthopTable:
 
     def operations(self, limit: int) -> list[tuple[int, Nexthop]]:
         """What is to be made or mended, members before groups."""
-        chosen = [item for item in list(self.todo)[:limit] if item.state in (ABSENT, STALE)]
-        for item in list(self.todo)[:limit]:
-            del self.todo[item]
+        first = list(islice(self.todo, limit))
+        if len(first) == len(self.todo):
+            self.todo.clear()
+        else:
+            for item in first:
+                del self.todo[item]
+        chosen = [item for item in first if item.state in (ABSENT, STALE)]
         chosen.sort(key=lambda item: len(item.members))
         return [(nl.ADD if item.state == ABSENT else nl.REPLACE, item) for item in chosen]

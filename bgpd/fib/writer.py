@@ -78,7 +78,7 @@ class FibWriter:
         """What shall stand for each prefix from now on; None = nothing of ours."""
         side = self.sides[nl.AF_INET if family.afi == 1 else nl.AF_INET6]
         wanted, pending = side.wanted, side.pending
-        memo: dict[int, Form] = {}  # by identity: callers give one FibRoute for all prefixes of an attribute set
+        last: FibRoute | None = None  # callers give one FibRoute for all prefixes of an attribute set, in one run
         for key, route in changes.items():
             old = wanted.get(key)
             if route is None:
@@ -86,9 +86,8 @@ class FibWriter:
                     continue
                 del wanted[key]
             else:
-                form = memo.get(id(route))
-                if form is None:
-                    form = memo[id(route)] = self._form_for(side.afi, target_of(side.afi, route))
+                if route is not last:
+                    last, form = route, self._form_for(side.afi, target_of(side.afi, route))
                 if form is old:
                     continue
                 wanted[key] = form
@@ -115,9 +114,10 @@ class FibWriter:
         return self._form(afi, target, nexthop)
 
     def _form(self, afi: int, target: Target, nexthop: Nexthop | None) -> Form:
-        form = self._forms.get((afi, target, nexthop))
+        name = (afi, target, nexthop)
+        form = self._forms.get(name)
         if form is None:
-            form = Form(self._packer, afi, target, nexthop)
+            form = self._forms[name] = Form(self._packer, afi, target, nexthop)
             self._register(form)
         return form
 
@@ -229,6 +229,8 @@ class FibWriter:
 
     def on_results(self, ops: Sequence[Op], errors: Mapping[int, tuple[int, str]], now: float) -> None:
         """How the operations of one `take` went: errors by index as (errno, text); no entry = done."""
+        if not errors and self._all_added(ops):
+            return
         for index, (verb, key, target) in enumerate(ops):
             error = errors.get(index) if errors else None
             if isinstance(target, Nexthop):
@@ -237,6 +239,38 @@ class FibWriter:
                 self._done(self.sides[target.afi], verb, key, target, now)
             else:
                 self._failed(self.sides[target.afi], verb, key, target, error, now)
+
+    def _all_added(self, ops: Sequence[Op]) -> bool:
+        """The common end of a batch: all of it was new, and nothing has happened since. False, and nothing done, where
+        it is otherwise."""
+        verbs, keys, targets = zip(*ops, strict=True)
+        if verbs.count(nl.ADD) != len(ops):
+            return False
+        if not keys[0]:
+            return self._all_made(targets)
+        side = self.sides[targets[0].afi]
+        if (
+            side.refused
+            or side.extra
+            or not side.installed.keys().isdisjoint(keys)
+            or tuple(map(side.wanted.get, keys)) != targets
+        ):
+            return False
+        side.installed.update(zip(keys, targets, strict=True))
+        for form in targets:
+            form.refs += 1
+        self.counters.added += len(ops)
+        if side.touched is not None:
+            side.touched.update(keys)
+        return True
+
+    def _all_made(self, nexthops: Sequence[Nexthop]) -> bool:
+        for nexthop in nexthops:
+            if nexthop.doubt or nexthop.groups or nexthop.failure is not None:
+                return False
+        self.nexthops.made(nexthops)
+        self._wake([nexthop for nexthop in nexthops if nexthop.waiting])
+        return True
 
     def on_lost(self, ops: Sequence[Op], now: float) -> None:
         """Nobody knows how these went: a dump will tell."""

@@ -48,7 +48,7 @@ def best(entry: Entry | None) -> Path | None:
     """The best path of a Loc-RIB entry, or None if none is eligible."""
     if entry is None:
         return None
-    path = entry[0] if type(entry) is tuple else entry
+    path = entry[0] if isinstance(entry, tuple) else entry
     return path if path.next_hop.reachable else None
 
 
@@ -56,7 +56,7 @@ def paths(entry: Entry | None) -> tuple[Path, ...]:
     """All paths of a Loc-RIB entry, best first."""
     if entry is None:
         return ()
-    return entry if type(entry) is tuple else (entry,)
+    return entry if isinstance(entry, tuple) else (entry,)
 
 
 def select(candidates: Sequence[Path], losses: list[Loss] | None = None) -> Path | None:

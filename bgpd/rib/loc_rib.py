@@ -98,12 +98,12 @@ class LocRib:
         False, and nothing done, where it is otherwise.
         """
         table = self.table
-        if type(there) is tuple or there.source is path.source:  # type: ignore[union-attr]
+        if isinstance(there, tuple) or there.source is path.source:
             return False
         for key in keys:
             if table.get(key) is not there:
                 return False
-        after = order((there, path))  # type: ignore[arg-type]
+        after = order((there, path))
         assert after is not None
         for key in keys:
             table[key] = after

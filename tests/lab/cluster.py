@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field
 
@@ -30,6 +31,9 @@ from tests.lab.probes import Endpoint
 from tests.lab.speakers import Bird, Frr, OurSpeaker, Speaker
 
 NODE_ASN, TOR_ASN = 64512, 65001
+REFLECTOR = 0
+"""In the place of an AS number: a machine of the nodes' AS that is no node."""
+CLUSTER_ID = "244.0.0.1"
 POOLS = ("10.244.0.0/16", "fd00:10:244::/48")
 TOR_PREFIXES = ("198.51.100.0/24", "2001:db8:100::/64")
 FELIX_METRIC = 1024
@@ -99,9 +103,11 @@ class Lab:
     """Build with `build()`, or use as a context manager, which also takes everything down again.
 
     `tor`: "bird", "frr", "ours", or "" for none. `speaker`: "ours", or "bird" for BIRD configured as Calico does.
+    `reflectors`: "" for the full mesh, else two reflectors in its place: "flags" and "datastore" are standalone ones
+    (rr-1 and rr-2, which forward nothing), "nodes" the first two nodes.
     """
 
-    def __init__(self, nodes: int = 3, tor: str = "bird", speaker: str = "ours") -> None:
+    def __init__(self, nodes: int = 3, tor: str = "bird", speaker: str = "ours", reflectors: str = "") -> None:
         temporary = Path(tempfile.gettempdir())
         sweep(temporary)
         self.id = f"{PREFIX}-{os.getpid()}-{next(_serial)}"
@@ -112,6 +118,8 @@ class Lab:
         self.count = nodes
         self.tor_kind = tor
         self.speaker_kind = speaker
+        self.reflectors_kind = reflectors
+        self.reflectors: list[Machine] = []
         self.namespaces: list[Namespace] = []
         self.nodes: list[Machine] = []
         self.tor: Machine | None = None
@@ -138,9 +146,13 @@ class Lab:
             self.tor.namespace.up("lo", ("198.51.100.1/32", "2001:db8:100::1/128"))
         for number in range(1, self.count + 1):
             self.nodes.append(self._machine(f"node-{chr(96 + number)}", 10 + number, NODE_ASN))
+        if self.reflectors_kind in ("flags", "datastore"):
+            self.reflectors = [self._machine(f"rr-{n}", 200 + n, REFLECTOR) for n in (1, 2)]
         self._write_resources()
         for node in self.nodes:
             node.speaker = self._node_speaker(node)
+        for reflector in self.reflectors:
+            reflector.speaker = self._reflector_speaker(reflector)
         if self.tor:
             self.tor.speaker = self._tor_speaker(self.tor)
 
@@ -156,7 +168,7 @@ class Lab:
         port = f"p{host}"
         namespace.ipr.link("add", ifname="eth0", kind="veth", peer={"ifname": port, "net_ns_fd": self.switch.name})
         self.switch.ipr.link("set", index=self.switch.index(port), master=self.switch.index("br0"), state="up")
-        machine = Machine(name, namespace, f"172.20.0.{host}", f"fd00:172:20::{host}", asn)
+        machine = Machine(name, namespace, f"172.20.0.{host}", f"fd00:172:20::{host}", asn or NODE_ASN)
         namespace.up("eth0", (f"{machine.ipv4}/24", f"{machine.ipv6}/64"))
         if asn == NODE_ASN:
             # Proxy ARP answers for the pods' gateway only where a route leads to it. A default route would do that on a
@@ -167,14 +179,24 @@ class Lab:
 
     def _write_resources(self) -> None:
         put = self.datastore.put
-        put(resources.bgp_configuration(NODE_ASN))
+        put(resources.bgp_configuration(NODE_ASN, mesh=not self.reflectors_kind))
         for number, cidr in enumerate(POOLS):
             put(resources.pool(f"pool-ipv{4 if number == 0 else 6}", cidr))
         for node in self.nodes:
-            put(resources.node(node.name, f"{node.ipv4}/24", f"{node.ipv6}/64"))
+            reflects = self.reflectors_kind == "nodes" and node in self.nodes[:2]
+            more: dict[str, Any] = {"routeReflectorClusterID": CLUSTER_ID} if reflects else {}
+            labels = {"rack": "one", **({"reflector": "yes"} if reflects else {})}
+            put(resources.node(node.name, f"{node.ipv4}/24", f"{node.ipv6}/64", labels=labels, **more))
             put(*(resources.block(node.name, cidr) for cidr in node.blocks))
+        if self.reflectors_kind == "nodes":
+            put(resources.selected_peer("reflectors", "has(reflector)"))
+        for reflector in self.reflectors:
+            put(resources.peer(f"{reflector.name}-ipv4", reflector.ipv4, NODE_ASN))
+            put(resources.peer(f"{reflector.name}-ipv6", reflector.ipv6, NODE_ASN))
         if self.tor:
-            put(resources.peer("tor-ipv4", self.tor.ipv4, TOR_ASN), resources.peer("tor-ipv6", self.tor.ipv6, TOR_ASN))
+            # Standalone reflectors are in no rack, and no peers of the router.
+            for family, address in (("ipv4", self.tor.ipv4), ("ipv6", self.tor.ipv6)):
+                put(resources.peer(f"tor-{family}", address, TOR_ASN, nodeSelector="has(rack)"))
 
     def _node_speaker(self, node: Machine) -> Speaker:
         if self.speaker_kind == "ours":
@@ -192,6 +214,19 @@ class Lab:
             tor6=self.tor.ipv6 if self.tor else "fd00:172:20::1",
         )
         return Bird(node.name, node.namespace, self.folder, configs.bird_node(plan), recover=True)
+
+    def _reflector_speaker(self, reflector: Machine) -> Speaker:
+        """A standalone reflector of the cluster; the other one is its twin, and no client."""
+        others = [address for one in self.reflectors if one is not reflector for address in (one.ipv4, one.ipv6)]
+        arguments = [
+            *("--listen", f"{reflector.ipv4}:179", "--listen", f"[{reflector.ipv6}]:179", "--peers", ",".join(others)),
+            *("--asn", str(NODE_ASN), "--router-id", reflector.ipv4, "--cluster-id", CLUSTER_ID, "--cease-on-exit"),
+        ]
+        if self.reflectors_kind == "flags":
+            arguments += ["--clients", "172.20.0.0/24,fd00:172:20::/64"]
+        else:
+            arguments += ["--datastore", self.datastore.url, "--node", reflector.name]
+        return OurSpeaker(reflector.name, reflector.namespace, self.folder, "", arguments, module="reflector")
 
     def _tor_speaker(self, tor: Machine) -> Speaker:
         peers = tuple(TorPeer(n.name, n.ipv4, n.ipv6) for n in self.nodes)
@@ -214,8 +249,13 @@ class Lab:
 
     @property
     def machines(self) -> list[Machine]:
-        """The nodes, and the top-of-rack router if there is one."""
-        return [*self.nodes, *([self.tor] if self.tor else [])]
+        """The nodes, the top-of-rack router and standalone reflectors, as far as there are such."""
+        return [*self.nodes, *([self.tor] if self.tor else []), *self.reflectors]
+
+    @property
+    def routers(self) -> list[Machine]:
+        """The machines that forward packets."""
+        return [machine for machine in self.machines if machine not in self.reflectors]
 
     def node(self, letter: str) -> Machine:
         """A node by the letter of its name."""
@@ -259,7 +299,7 @@ class Lab:
         ipr.route("add", dst="default", gateway=_HOST_LINK_LOCAL, oif=inside, family=10)
         pod = Pod(name, node, namespace, interface, ipv4, ipv6)
         pod.added_at = time.time()
-        self._felix(pod, "add", host)
+        self._felix(pod, "replace", host)
         node.pods[name] = pod
         return pod
 
@@ -275,7 +315,7 @@ class Lab:
         return at
 
     def _felix(self, pod: Pod, verb: str, interface: int) -> None:
-        """Add or delete the pod's two routes."""
+        """Write or delete ("del") the pod's two routes. Felix replaces what is there, learned routes included."""
         for dst, scope in ((f"{pod.ipv4}/32", _SCOPE_LINK), (f"{pod.ipv6}/128", 0)):
             pod.node.namespace.ipr.route(
                 verb, dst=dst, scope=scope, oif=interface, proto=watch.PROTOCOL_FELIX, priority=FELIX_METRIC
@@ -290,7 +330,7 @@ class Lab:
 
     def missing(self) -> Iterator[str]:
         """What is not in a kernel yet: "node-a lacks 10.244.2.0/26"."""
-        for machine in self.machines:
+        for machine in self.routers:
             have = watch.prefixes(machine.namespace, machine.bgp.protocol)
             for prefix in sorted(self.expected(machine) - have):
                 yield f"{machine.name} lacks {prefix}"

@@ -61,12 +61,14 @@ def bgp_configuration(asn: int, mesh: bool = True, **more: Any) -> Resource:
     return resource("BGPConfiguration", "default", spec)
 
 
-def node(name: str, ipv4: str, ipv6: str, asn: int | None = None, **more: Any) -> Resource:
+def node(
+    name: str, ipv4: str, ipv6: str, asn: int | None = None, labels: dict[str, str] | None = None, **more: Any
+) -> Resource:
     """A Node; addresses as address/length."""
     bgp: Resource = {"ipv4Address": ipv4, "ipv6Address": ipv6, **more}
     if asn is not None:
         bgp["asNumber"] = asn
-    return resource("Node", name, {"bgp": bgp})
+    return resource("Node", name, {"bgp": bgp}, labels=labels or {})
 
 
 def pool(name: str, cidr: str) -> Resource:
@@ -89,6 +91,11 @@ def block(node_name: str, cidr: str, state: str = "confirmed") -> Resource:
     for mark in ".:/":
         name = name.replace(mark, "-")
     return resource("BlockAffinity", name, {"node": node_name, "cidr": cidr, "state": state, "deleted": False})
+
+
+def selected_peer(name: str, selector: str, **more: Any) -> Resource:
+    """A BGPPeer of all nodes with those that a selector picks."""
+    return resource("BGPPeer", name, {"peerSelector": selector, **more})
 
 
 def peer(name: str, address: str, asn: int, **more: Any) -> Resource:

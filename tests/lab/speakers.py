@@ -147,18 +147,25 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
 
 
 class OurSpeaker(Speaker):
-    """This project's daemon."""
+    """This project's daemon: a node with a datastore, or the module `reflector` with arguments alone."""
 
     title = "calico-bgpd"
 
     def __init__(
-        self, name: str, namespace: Namespace, folder: Path, datastore: str, arguments: Sequence[str] = ()
+        self,
+        name: str,
+        namespace: Namespace,
+        folder: Path,
+        datastore: str,
+        arguments: Sequence[str] = (),
+        module: str = "bgpd",
     ) -> None:
         super().__init__(name, namespace, folder)
         self.socket = folder / f"{name}.sock"
+        source = ["--node", name, "--datastore", datastore] if datastore else []
         self._program(
             [
-                *(sys.executable, "-m", "bgpd", "--node", name, "--datastore", datastore),
+                *(sys.executable, "-m", module, *source),
                 *("--socket", str(self.socket), "--health", "127.0.0.1:9178", "--state-dir", str(folder), *arguments),
             ]
         )

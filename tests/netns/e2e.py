@@ -29,10 +29,10 @@ def require(tor: str = "ours") -> None:
 
 
 @contextmanager
-def running_lab(tor: str = "ours", nodes: int = 3) -> Iterator[Lab]:
+def running_lab(tor: str = "ours", nodes: int = 3, reflectors: str = "") -> Iterator[Lab]:
     """A lab with every speaker up, every session Established and every kernel complete."""
     require(tor)
-    with Lab(nodes=nodes, tor=tor) as lab:
+    with Lab(nodes=nodes, tor=tor, reflectors=reflectors) as lab:
         lab.start()
         lab.wait_converged()
         lab.wait_settled()

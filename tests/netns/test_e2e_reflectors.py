@@ -1,0 +1,84 @@
+"""Two reflectors in the place of the mesh share the nodes; either may go, and no packet is lost.
+
+In all three ways to run one: bgp-reflector with flags, bgp-reflector with Calico's resources, and nodes whose Node
+resource has a cluster id.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab import watch
+from tests.lab.cluster import CLUSTER_ID, Lab, Machine
+from tests.netns.e2e import running_lab, traffic, untouched
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+Figure = Callable[[str, object], None]
+ANYCAST = ("10.244.77.7", "fd00:10:244:77::7")
+
+
+@pytest.fixture(scope="module", params=["flags", "datastore", "nodes"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with running_lab("ours", nodes=4, reflectors=request.param) as lab:
+        for letter in "abcd":
+            lab.add_pod(lab.node(letter), f"pod-{letter}")
+        yield lab
+
+
+def reflectors(lab: Lab) -> list[Machine]:
+    return lab.reflectors or lab.nodes[:2]
+
+
+def test_no_node_has_sessions_with_other_nodes(lab: Lab) -> None:
+    """Centralised: a node talks to the two reflectors and the router, in two families."""
+    addresses = {address for one in reflectors(lab) for address in (one.ipv4, one.ipv6)}
+    for node in lab.nodes[2:]:
+        talks = {row["address"] for row in node.bgp.api("/v1/peers")}  # type: ignore[attr-defined]
+        assert lab.tor is not None
+        assert talks == addresses | {lab.tor.ipv4, lab.tor.ipv6}
+    for one in reflectors(lab):
+        assert one.bgp.api("/v1/status")["cluster_id"] == CLUSTER_ID  # type: ignore[attr-defined]
+
+
+def test_a_reflector_goes_and_comes_back(lab: Lab, figure: Figure) -> None:
+    """One after the other: the first is killed, the second is stopped for good as far as its peers are told (Cease)."""
+    c, d, b = (lab.node(letter).pods[f"pod-{letter}"].endpoint for letter in "cdb")
+    with untouched(lab, "node-c", "node-d") as found, traffic([(c, d), (b, d), (c, lab.outside)]) as probes:
+        for one, how in zip(reflectors(lab), (signal.SIGKILL, signal.SIGTERM), strict=True):
+            one.bgp.main.signal(how)
+            time.sleep(2)
+            one.bgp.start()
+            lab.wait_settled(60)
+        lab.wait_converged()
+        account = probes.finish()
+    figure("packets", account)
+    figure("unchanged kernel routes touched", len(found))
+    assert not [str(loss) for loss in account.losses if loss.lost]
+    assert not found, "\n".join(found)
+
+
+def test_clients_keep_both_paths_of_a_prefix(lab: Lab) -> None:
+    """Two nodes announce one address; the third shares its packets between them (ADD-PATH through the reflectors)."""
+    pods = [lab.add_pod(lab.node(letter), f"any-{letter}", *ANYCAST) for letter in "bc"]
+    node = lab.node("d")
+    try:
+        wanted = [{lab.node(letter).ipv4 for letter in "bc"}, {lab.node(letter).ipv6 for letter in "bc"}]
+        watch.wait_until(
+            "node-d has two gateways in both families",
+            lambda: [gateways(node, address) for address in ANYCAST] == wanted,
+            20,
+        )
+    finally:
+        for pod in pods:
+            lab.remove_pod(pod)
+    watch.wait_until("the address is gone", lambda: not any(gateways(node, one) for one in ANYCAST), 20)
+
+
+def gateways(node: Machine, address: str) -> set[str]:
+    """The gateways of the routes of ours for an address, as the kernel has them."""
+    found = [route for route in watch.routes(node.namespace, node.bgp.protocol) if route.prefix == address]
+    return {gateway for route in found for gateway, _ in route.hops}

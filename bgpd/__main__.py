@@ -57,6 +57,10 @@ _LEVEL = {
 }
 
 
+STOP_WAIT = 3.0
+"""Seconds that a stop waits for what runs in the background."""
+
+
 class StartError(Exception):
     """The daemon cannot start; one sentence with the way out."""
 
@@ -201,6 +205,9 @@ class Daemon:
                     await result
             if self._kernel is not None:
                 self._kernel.close()
+            if self._background:
+                # The datastore brings its copy up to date before it goes.
+                await asyncio.wait(self._background, timeout=STOP_WAIT)
 
     # Start.
 

@@ -127,6 +127,9 @@ class Follower:
         finally:
             for task in (follow, keeper):
                 task.cancel()
+            if self._writing is None or self._writing.done():
+                # At once: whoever stops us may not wait for connections to close.
+                self._save()
             ended = await asyncio.gather(follow, keeper, return_exceptions=True)
             if isinstance(ended[1], Exception):
                 log.error("internal error: the last good copy was not kept", exc_info=ended[1])
@@ -308,10 +311,12 @@ class Follower:
                 self._save()
 
     def _may_save(self) -> bool:
-        return self._copy is not None and self._listed and self.snapshot.complete
+        """Whether what is in force has been seen in the datastore; while it is held back, it is what was seen last."""
+        return self._copy is not None and self._listed and (self.snapshot.complete or self._hold is not None)
 
     def _alive(self) -> float:
-        return self._alive_at or self._wall()
+        """Until when what is in force was true."""
+        return self._hold.since if self._hold is not None else self._alive_at or self._wall()
 
     def _save(self) -> None:
         """Bring the copy up to date; a few lines, so it may be done in the loop."""

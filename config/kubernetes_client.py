@@ -54,6 +54,7 @@ class KubernetesClient:
         self._files: tuple[object, ...] = ()
         self._token = ""
         self._token_read = float("-inf")
+        self._answered = False
 
     @property
     def where(self) -> str:
@@ -143,6 +144,7 @@ class KubernetesClient:
                 proxy=self.access.proxy or None,
                 **self._tls(),
             ) as response:
+                self._answered = True
                 if response.status == 401 and again and self._renew_token():
                     continue
                 if response.status >= 300:
@@ -241,10 +243,18 @@ class KubernetesClient:
         if isinstance(error, aiohttp.ClientConnectorError):
             return Unavailable(f"{where}: {_os(error.os_error)}")
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
-            return Unavailable(f"{where} has broken off the connection")
+            return Unavailable(f"{where} has broken off the connection{self._suspicion()}")
         if isinstance(error, OSError) and error.strerror:
             return Unavailable(f"{where}: {_os(error)}")
         return Unavailable(f"{where}: {' '.join(str(error).split()) or type(error).__name__}")
+
+    def _suspicion(self) -> str:
+        """What may be behind a server that hangs up without a word, if it has never answered."""
+        if self._answered:
+            return ""
+        if not self.access.url.startswith("https:"):
+            return "; if it wants TLS, write https:// in its address"
+        return "" if self.access.cert_file or self.access.cert_data else "; it may ask for a client's certificate"
 
     def _untrusted(self, error: Exception) -> DatastoreError:
         text = getattr(error, "verify_message", "") or str(error)

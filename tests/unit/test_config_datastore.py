@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ from config.files_edit import FileEditor
 from config.follower import ATTEMPTS, Timing
 from config.joined import Joined
 from config.problems import Problem
-from config.snapshot import Put, Remove, Snapshot, StoreChange
-from config.source import Status, Unavailable
+from config.snapshot import Put, Refuse, Remove, Snapshot, StoreChange
+from config.source import Batch, Listing, Status, Unavailable
 from tests.unit.datastore_support import DOWN, Followed, MemorySource, Store, names, node, pool, refusal, run
 
 
@@ -331,6 +332,116 @@ def test_a_wiped_datastore_is_held_back_by_a_start_from_the_copy(tmp_path: Path)
             async with Followed(MemorySource(store), copy=CopyFile(str(tmp_path), "a", "memory")) as followed:
                 await asyncio.sleep(100)
                 assert names(followed.last()) == {"Node/a", "IPPool/p"} and not followed.last().complete
+
+    run(main())
+
+
+def test_a_stop_while_held_back_keeps_what_is_in_force(tmp_path: Path) -> None:
+    """Also when nobody waits for the end: the second cancellation comes while connections are being closed."""
+
+    class Slow(MemorySource):
+        async def close(self) -> None:
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        store = Store(node("a"), pool("p"))
+        followed = Followed(Slow(store), copy=CopyFile(str(tmp_path), "a", "memory"))
+        await followed.__aenter__()
+        assert followed.task is not None
+        store.wipe()
+        await asyncio.sleep(2)
+        assert not followed.last().complete
+        for _ in range(2):
+            followed.task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(followed.task, return_exceptions=True)
+        async with Followed(MemorySource(store), copy=CopyFile(str(tmp_path), "a", "memory")) as again:
+            assert names(again.last()) == {"Node/a", "IPPool/p"}
+
+    run(main())
+
+
+def test_the_loss_of_all_but_nodes_is_held_back() -> None:
+    """Calico's definitions are deleted in Kubernetes: the Nodes remain, for they are Kubernetes' own."""
+
+    async def main() -> None:
+        peer = r.BGPPeer("tor")
+        store = Store(node("a"), pool("p"), peer)
+        async with Followed(MemorySource(store)) as followed:
+            store.write(Remove(("BGPPeer", "tor")))
+            await asyncio.sleep(1)
+            # One kind may go ...
+            assert names(followed.last()) == {"Node/a", "IPPool/p"} and followed.last().complete
+            store.put(peer)
+            await asyncio.sleep(1)
+            store.write(Remove(("BGPPeer", "tor")))
+            store.write(Remove(("IPPool", "p")))
+            await asyncio.sleep(1)
+            # ... but not the last two at once.
+            assert names(followed.last()) == {"Node/a", "IPPool/p", "BGPPeer/tor"} and not followed.last().complete
+            assert "nothing of Calico's" in followed.follower.status().text
+
+    run(main())
+
+
+# --- parts of a datastore
+
+
+def test_kinds_that_cannot_be_listed_stay_as_they_are(tmp_path: Path) -> None:
+    class Partial(MemorySource):
+        async def list(self) -> Listing:
+            found = await super().list()
+            changes = tuple(change for change in found.changes if change.key[0] != "IPPool")
+            return Listing(found.revision, changes, frozenset({"IPPool"}), "pools may not be read")
+
+    async def main() -> None:
+        store = Store(node("a"), pool("p"), r.BGPPeer("tor"))
+        async with Followed(MemorySource(store), copy=CopyFile(str(tmp_path), "a", "memory")):
+            pass
+        store.write(Remove(("BGPPeer", "tor")))
+        async with Followed(Partial(store), copy=CopyFile(str(tmp_path), "a", "memory")) as followed:
+            assert names(followed.last()) == {"Node/a", "IPPool/p"}
+            assert followed.follower.status().text == "pools may not be read"
+
+    run(main())
+
+
+def test_what_is_wrong_with_a_part_is_told_while_the_rest_is_followed() -> None:
+    class Troubled(MemorySource):
+        trouble = "pools may not be watched"
+
+        async def watch(self, revision: object) -> AsyncIterator[Batch]:
+            async for batch in super().watch(revision):
+                yield Batch(batch.revision, batch.changes, self.trouble)
+
+    async def main() -> None:
+        store = Store(node("a"))
+        source = Troubled(store)
+        async with Followed(source) as followed:
+            store.put(pool("p"))
+            await asyncio.sleep(1)
+            assert names(followed.last()) == {"Node/a", "IPPool/p"}
+            assert followed.follower.status().text == "pools may not be watched"
+            source.trouble = ""
+            store.put(pool("q"))
+            await asyncio.sleep(1)
+            assert followed.follower.status() == Status(True)
+
+    run(main())
+
+
+def test_a_version_without_the_wrong_fields_counts_where_there_was_none(tmp_path: Path) -> None:
+    async def main() -> None:
+        key = ("Node", "b")
+        bad = Refuse(key, refusal(key).problems, instead=node("b", asn=1))
+        store = Store(node("a"))
+        store.write(bad)
+        async with Followed(MemorySource(store)) as followed:
+            assert followed.last().of(r.Node)["b"].asn == 1 and followed.last().problems[key]
+            store.put(node("b", asn=2))
+            store.write(bad)
+            await asyncio.sleep(1)
+            assert followed.last().of(r.Node)["b"].asn == 2 and followed.last().problems[key]
 
     run(main())
 

@@ -157,7 +157,7 @@ def negotiate(peer: PeerSettings, local: LocalState, sent: Open, received: Open)
         local_id=sent.router_id,
         internal=peer.asn == asn,
         hold_time=hold_time,
-        keepalive_time=_keepalive_time(peer, hold_time),
+        keepalive_time=keepalive_time(peer, hold_time),
         asn4=_has(sent, FourOctetAs) and _has(received, FourOctetAs),
         families=families,
         add_path_receive=receive,
@@ -200,7 +200,7 @@ def _check_identifier(*, internal: bool, ours: bytes, theirs: bytes) -> None:
         )
 
 
-def _keepalive_time(peer: PeerSettings, hold_time: int) -> float:
+def keepalive_time(peer: PeerSettings, hold_time: int) -> float:
     """A third of the hold time; a setting may only make it shorter (RFC 4271 §4.4)."""
     third = hold_time / 3
     return min(third, float(peer.keepalive_time)) if peer.keepalive_time else third

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 
+from attrs import evolve
+
 from bgpd.errors import BGPError, Cease, ErrorCode, describe
 from bgpd.family import Family
 from bgpd.session import cause as causes
@@ -15,7 +17,7 @@ from bgpd.session.collision import local_wins
 from bgpd.session.events import Close, SessionEvent, StaleExpired
 from bgpd.session.fsm import Event, State
 from bgpd.session.machine import Machine
-from bgpd.session.negotiate import Negotiated, negotiate
+from bgpd.session.negotiate import Negotiated, keepalive_time, negotiate
 from bgpd.session.retry import ERROR_MEMORY
 from bgpd.settings import PeerSettings
 from bgpd.wire.framing import MessageType
@@ -157,6 +159,14 @@ class Session(Actions):
         machine = self._established()
         if machine is not None:
             machine.send_hold_time = self._send_hold_time(machine.negotiated)
+            self._follow_keepalive_time(machine)
+
+    def _follow_keepalive_time(self, machine: Machine) -> None:
+        """A new keepaliveTime holds from now on: one KEEPALIVE goes at once, the next ones in the new time."""
+        agreed = machine.negotiated
+        if agreed is not None and (time := keepalive_time(self.peer, agreed.hold_time)) != agreed.keepalive_time:
+            machine.negotiated = evolve(agreed, keepalive_time=time)
+            machine.keepalive_at = -math.inf
 
     def rekeyed(self) -> None:
         """The connection has another key: an octet in flight finds out whether the peer still has its end of it.

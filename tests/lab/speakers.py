@@ -172,6 +172,11 @@ class OurSpeaker(Speaker):
 
     def api(self, path: str) -> Any:
         """GET from the daemon's api socket, decoded; None while it does not answer."""
+        text = self.text(path)
+        return None if text is None else json.loads(text)
+
+    def text(self, path: str) -> str | None:
+        """GET from the daemon's api socket, as it comes; None while it does not answer."""
         connection = http.client.HTTPConnection("localhost", timeout=5)
         try:
             # Connected here: http.client knows no Unix sockets.
@@ -180,7 +185,7 @@ class OurSpeaker(Speaker):
             connection.sock.connect(str(self.socket))
             connection.request("GET", path)
             answer = connection.getresponse()
-            return json.loads(answer.read()) if answer.status == 200 else None
+            return answer.read().decode() if answer.status == 200 else None
         except (OSError, http.client.HTTPException):
             return None
         finally:

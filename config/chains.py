@@ -5,7 +5,10 @@ The order of terms is the order of the numbered steps there. Labels name resourc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+
+from attrs import frozen
 
 from bgpd.family import Family, parse_address
 from bgpd.policy import terms as t
@@ -15,7 +18,7 @@ from config import resources as r
 from config.cluster import Block, Cluster
 from config.values import Community, Prefix
 
-__all__ = ["MAXIMUM", "Chains", "kernel_chain", "programs"]
+__all__ = ["MAXIMUM", "Chains", "Policy", "kernel_chain", "programs"]
 
 MAXIMUM = 2147483647
 """Priority and LOCAL_PREF are two forms of one number: LOCAL_PREF = MAXIMUM - priority."""
@@ -35,71 +38,106 @@ def _exactly(prefix: Prefix) -> t.MatchPrefix:
     return t.MatchPrefix((t.PrefixRange(prefix.family, prefix.key, prefix.length, prefix.length),))
 
 
+@frozen(order=True)
+class Policy:
+    """What decides a session's chains."""
+
+    family: Family
+    internal: bool
+    """iBGP."""
+    filters: tuple[str, ...] = ()
+    """Names of BGPFilters, in order."""
+
+
 class Chains:
-    """Makes the chains of one node; sessions of the same kind share one tuple, which later makes them one group."""
+    """Makes the chains of one node. Sessions of the same policy share one object, from one compile to the next."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._memory = cluster.memory
         self._filters = cluster.snapshot.of(r.BGPFilter)
-        self._shared: dict[tuple[Family, bool], tuple[Terms, Terms]] = {}
-        self._made: dict[tuple[Family, bool, bool, tuple[str, ...]], Terms] = {}
 
-    def family(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> tuple[FamilySettings, ...]:
-        """The one family of a session, with both chains; the same object for sessions of the same kind."""
-        settings = FamilySettings(
-            family,
-            import_chain=self.import_(family, internal=internal, filters=filters),
-            export_chain=self.export(family, internal=internal, filters=filters),
+    def families(self, policy: Policy) -> tuple[FamilySettings, ...]:
+        """The one family of a session, with both chains."""
+        made = self.import_(policy), self.export(policy)
+        return self._memory.made(
+            ("families", policy),
+            made,
+            lambda: (FamilySettings(policy.family, import_chain=made[0], export_chain=made[1]),),
         )
-        return self._cluster.memory.shared(("family", family, internal, filters), (settings,))
 
-    def export(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> Terms:
+    def export(self, policy: Policy) -> Terms:
         """The export chain of a session."""
-        key = (family, internal, True, filters)
-        if key not in self._made:
-            head, tail = self._parts(family, internal)
-            self._made[key] = head + self._filter_terms(key) + tail
-        return self._made[key]
+        cluster, family, internal = self._cluster, policy.family, policy.internal
+        head = self._memory.made(("priority", family), (cluster.config,), lambda: _priority(cluster, family))
+        filters = self._filter_terms(policy, export=True)
+        before, after = self._around_blocks(family, internal)
+        blocks = cluster.blocks(family)
+        own = self._memory.made(
+            ("block terms", family), (blocks, cluster.config), lambda: self._block_terms(blocks, family)
+        )
+        parts = (head, filters, before, own, after)
+        return self._memory.made(("export", policy), parts, lambda: tuple(chain.from_iterable(parts)))
 
-    def import_(self, family: Family, *, internal: bool, filters: tuple[str, ...] = ()) -> Terms:
+    def _around_blocks(self, family: Family, internal: bool) -> tuple[Terms, Terms]:
+        """Steps 3 to 5, and 7 to 10."""
+        cluster, memory, pools = self._cluster, self._memory, self._cluster.pools(family)
+        mine = (cluster.config, cluster.own_config, cluster.own, pools)
+        services = (cluster.services(family), cluster.reflected_services(family), cluster.service_addresses(family))
+        before = memory.made(
+            ("before blocks", family, internal), mine, lambda: tuple(_before_blocks(cluster, family, internal))
+        )
+        after = memory.made(("after blocks", family), (*mine, *services), lambda: tuple(_after_blocks(cluster, family)))
+        return before, after
+
+    def _block_terms(self, blocks: Iterable[Block], family: Family) -> Terms:
+        known = self._memory.table(("block", family), (self._cluster.config,))
+        normal = self._cluster.config.priority(family)
+        for block in blocks:
+            if block not in known:
+                known[block] = _block_terms(block, normal)
+        return tuple(chain.from_iterable(known[block] for block in blocks))
+
+    def import_(self, policy: Policy) -> Terms:
         """The import chain of a session."""
-        key = (family, internal, False, filters)
-        if key not in self._made:
-            normal = MAXIMUM - self._cluster.config.priority(family)
-            self._made[key] = (
-                *self._filter_terms(key),
-                Term(
-                    "priority above normal: preference 200",
-                    Verdict.NEXT,
-                    (t.MatchLocalPref(normal + 1, _HIGHEST_LOCAL_PREF),),
-                    (t.SetPreference(_ELEVATED_PREFERENCE),),
-                ),
-                Term("accepted from every peer", Verdict.ACCEPT),
-            )
-        return self._made[key]
+        filters = self._filter_terms(policy, export=False)
+        config = self._cluster.config
+        return self._memory.made(
+            ("import", policy), (filters, config), lambda: filters + _import_policy(config.priority(policy.family))
+        )
 
-    def _parts(self, family: Family, internal: bool) -> tuple[Terms, Terms]:
-        key = (family, internal)
-        if key not in self._shared:
-            self._shared[key] = (_priority(self._cluster, family), _export_policy(self._cluster, family, internal))
-        return self._shared[key]
+    def _filter_terms(self, policy: Policy, *, export: bool) -> Terms:
+        resources = tuple(self._filters.get(name) for name in policy.filters)
+        return self._memory.made(
+            ("filters", policy, export), resources, lambda: tuple(_filter_terms(policy, resources, export))
+        )
 
-    def _filter_terms(self, key: tuple[Family, bool, bool, tuple[str, ...]]) -> Terms:
-        family, internal, export, names = key
-        found: list[Term] = []
-        for name in names:
-            resource = self._filters.get(name)
-            if resource is None:
-                # A filter that is missing fails closed: what it might have rejected must not pass.
-                found.append(Term(f"BGPFilter {name} does not exist", Verdict.REJECT))
-                break
-            for number, rule in enumerate(resource.rules(family, export=export), 1):
-                term = _rule_term(
-                    f"BGPFilter {name}, {_list_name(family, export)} rule {number}", rule, internal, export
-                )
-                if term is not None:
-                    found.append(term)
-        return tuple(found)
+
+def _filter_terms(policy: Policy, resources: Sequence[r.BGPFilter | None], export: bool) -> Iterator[Term]:
+    family = policy.family
+    for name, resource in zip(policy.filters, resources, strict=True):
+        if resource is None:
+            # A filter that is missing fails closed: what it might have rejected must not pass.
+            yield Term(f"BGPFilter {name} does not exist", Verdict.REJECT)
+            return
+        for number, rule in enumerate(resource.rules(family, export=export), 1):
+            label = f"BGPFilter {name}, {_list_name(family, export)} rule {number}"
+            term = _rule_term(label, rule, policy.internal, export)
+            if term is not None:
+                yield term
+
+
+def _import_policy(normal: int) -> Terms:
+    """8.1."""
+    return (
+        Term(
+            "priority above normal: preference 200",
+            Verdict.NEXT,
+            (t.MatchLocalPref(MAXIMUM - normal + 1, _HIGHEST_LOCAL_PREF),),
+            (t.SetPreference(_ELEVATED_PREFERENCE),),
+        ),
+        Term("accepted from every peer", Verdict.ACCEPT),
+    )
 
 
 def _list_name(family: Family, export: bool) -> str:
@@ -120,31 +158,30 @@ def _priority(cluster: Cluster, family: Family) -> Terms:
     )
 
 
-def _export_policy(cluster: Cluster, family: Family, internal: bool) -> Terms:
-    """Steps 3 to 10."""
-    pools = cluster.pools(family)
-    found: list[Term] = []
-    for pool in pools:
+def _before_blocks(cluster: Cluster, family: Family, internal: bool) -> Iterator[Term]:
+    for pool in cluster.pools(family):
         if not pool.export:
-            found.append(Term(f"IPPool {pool.name}: disableBGPExport", Verdict.REJECT, (_inside(pool.cidr),)))
-    found += _interface_terms(cluster, internal)
+            yield Term(f"IPPool {pool.name}: disableBGPExport", Verdict.REJECT, (_inside(pool.cidr),))
+    yield from _interface_terms(cluster, internal)
     for entry in cluster.advertisements():
         if entry.prefix.family == family and entry.communities:
             actions = tuple(_add_community(community) for community in entry.communities)
             label = f"BGPConfiguration: prefixAdvertisements {entry.prefix}"
-            found.append(Term(label, Verdict.NEXT, (_inside(entry.prefix),), actions))
-    for block in cluster.blocks(family):
-        found += _block_terms(block, cluster.config.priority(family))
+            yield Term(label, Verdict.NEXT, (_inside(entry.prefix),), actions)
+
+
+def _after_blocks(cluster: Cluster, family: Family) -> Iterator[Term]:
     if not cluster.excluded_from_services:
-        found += _accept_inside("service range", cluster.services(family))
+        yield from _accept_inside("service range", cluster.services(family))
         addresses = cluster.service_addresses(family)
         if addresses:
-            found.append(Term("single service address", Verdict.ACCEPT, (_inside(*(a.prefix for a in addresses)),)))
+            yield Term("single service address", Verdict.ACCEPT, (_inside(*(a.prefix for a in addresses)),))
     if cluster.own.node.cluster_id:
-        found += _accept_inside("route reflector: service range", cluster.reflected_services(family))
-    found += [Term(f"IPPool {pool.name}", Verdict.ACCEPT, (_inside(pool.cidr),)) for pool in pools if pool.export]
-    found.append(Term("outside every IPPool, own block and service range", Verdict.REJECT))
-    return tuple(found)
+        yield from _accept_inside("route reflector: service range", cluster.reflected_services(family))
+    for pool in cluster.pools(family):
+        if pool.export:
+            yield Term(f"IPPool {pool.name}", Verdict.ACCEPT, (_inside(pool.cidr),))
+    yield Term("outside every IPPool, own block and service range", Verdict.REJECT)
 
 
 def _accept_inside(label: str, prefixes: Iterable[Prefix]) -> list[Term]:
@@ -235,6 +272,13 @@ def programs(config: r.BGPConfiguration, what: r.ProgramClusterRoutes) -> bool:
 
 def kernel_chain(cluster: Cluster, family: Family) -> Terms:
     """Which best routes are written to the kernel (8.2)."""
+    # Other nodes matter for their WireGuard addresses alone.
+    hosts = cluster.hosts if cluster.own.node.wireguard(family) else None
+    inputs = (cluster.config, cluster.own, cluster.pools(family), cluster.services(family), hosts)
+    return cluster.memory.made(("kernel", family), inputs, lambda: _kernel_chain(cluster, family))
+
+
+def _kernel_chain(cluster: Cluster, family: Family) -> Terms:
     found = [
         Term(
             "the kernel has it already",

@@ -119,7 +119,8 @@ class Cluster:
             if cidrs is not None:
                 return tuple(Block(cidr) for cidr in cidrs)
             # Walked for each change of any node's block: no more than a look at the name for those of others.
-            return tuple(Block(entry.cidr) for entry in affinities.values() if entry.node == own and _counts(entry))
+            mine = [entry for entry in affinities.values() if entry.node == own]
+            return tuple(Block(entry.cidr) for entry in mine if _counts(entry))
 
         made = self.memory.made("blocks", (affinities, cidrs, own), make)
         unique = {block.cidr.key: block for block in made if block.cidr.family == family}
@@ -197,7 +198,7 @@ def view(
         hosts=hosts,
         by_address=by_address,
         cluster_ips=_cluster_ips(default, env, problems),
-        workloads=tuple(sorted(workloads, key=lambda workload: workload.name)),
+        workloads=memory.shared("workloads", tuple(sorted(workloads, key=_name_of))),
     )
 
 

@@ -48,9 +48,7 @@ def _matters(snapshot: Snapshot, change: StoreChange, *, notices: bool = True) -
     return held is not None or bool(said)
 
 
-def complete(
-    snapshot: Snapshot, changes: Iterable[StoreChange], unknown: Collection[str] = ()
-) -> list[StoreChange]:
+def complete(snapshot: Snapshot, changes: Iterable[StoreChange], unknown: Collection[str] = ()) -> list[StoreChange]:
     """The changes of a listing, and the removal of everything that it does not name, but for `unknown` kinds."""
     listed = list(changes)
     present = {change.key for change in listed}

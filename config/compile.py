@@ -16,7 +16,7 @@ from config import resources as r
 from config.chains import MAXIMUM, Chains, kernel_chain
 from config.cluster import DEFAULT_PORT, Cluster, router_id, view
 from config.memory import Memory
-from config.peers import candidates, peer_settings
+from config.peers import peer_settings, sessions
 from config.problems import Problem
 from config.snapshot import Snapshot
 from config.statics import static_routes
@@ -68,14 +68,14 @@ def _order(problem: Problem) -> tuple[str, str, str, str]:
 def _settings(cluster: Cluster, problems: list[Problem]) -> SpeakerSettings:
     _notices(cluster, problems)
     own = cluster.own
-    sessions = candidates(cluster, problems)
+    wanted = sessions(cluster)
     return SpeakerSettings(
         asn=own.asn,
         router_id=router_id(cluster, problems),
         listen=_listen(cluster),
         cluster_id=own.node.cluster_id or None,
-        peers=peer_settings(cluster, sessions, Chains(cluster), problems),
-        static_routes=static_routes(cluster, sessions),
+        peers=peer_settings(cluster, wanted, Chains(cluster), problems),
+        static_routes=static_routes(cluster, wanted.explicit),
         learn=LearnSettings(ignored_interfaces=(*cluster.config.ignored_interfaces, *BUILT_IN_IGNORED)),
         fib=FibSettings(
             chains=tuple((family, kernel_chain(cluster, family)) for family in FAMILIES), metric_base=MAXIMUM

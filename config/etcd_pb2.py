@@ -3,6 +3,7 @@
 # source: config/etcd.proto
 # Protobuf Python Version: 4.25.1
 """Generated protocol buffer code."""
+
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import symbol_database as _symbol_database
@@ -12,63 +13,63 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
-
-
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11\x63onfig/etcd.proto\x12\x10\x63\x61lico_bgpd.etcd\"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04\"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03\"\xaf\x01\n\x05\x45vent\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.calico_bgpd.etcd.Event.EventType\x12&\n\x02kv\x18\x02 \x01(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue\x12+\n\x07prev_kv\x18\x03 \x01(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue\" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\"O\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03\"\x87\x01\n\rRangeResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\'\n\x03kvs\x18\x02 \x03(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"(\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\"?\n\x0bPutResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\"X\n\x13\x44\x65leteRangeResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\"\xca\x01\n\tRequestOp\x12\x37\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1e.calico_bgpd.etcd.RangeRequestH\x00\x12\x33\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1c.calico_bgpd.etcd.PutRequestH\x00\x12\x44\n\x14request_delete_range\x18\x03 \x01(\x0b\x32$.calico_bgpd.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request\"\xef\x02\n\x07\x43ompare\x12\x37\n\x06result\x18\x01 \x01(\x0e\x32\'.calico_bgpd.etcd.Compare.CompareResult\x12\x37\n\x06target\x18\x02 \x01(\x0e\x32\'.calico_bgpd.etcd.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00\"@\n\rCompareResult\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03\"<\n\rCompareTarget\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x42\x0e\n\x0ctarget_union\"\x94\x01\n\nTxnRequest\x12*\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x19.calico_bgpd.etcd.Compare\x12,\n\x07success\x18\x02 \x03(\x0b\x32\x1b.calico_bgpd.etcd.RequestOp\x12,\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1b.calico_bgpd.etcd.RequestOp\"R\n\x0bTxnResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08\"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08\"F\n\x12\x43ompactionResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\"\xe3\x01\n\x0cWatchRequest\x12>\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32$.calico_bgpd.etcd.WatchCreateRequestH\x00\x12>\n\x0e\x63\x61ncel_request\x18\x02 \x01(\x0b\x32$.calico_bgpd.etcd.WatchCancelRequestH\x00\x12\x42\n\x10progress_request\x18\x03 \x01(\x0b\x32&.calico_bgpd.etcd.WatchProgressRequestH\x00\x42\x0f\n\rrequest_union\"\x88\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08watch_id\x18\x07 \x01(\x03\"&\n\x12WatchCancelRequest\x12\x10\n\x08watch_id\x18\x01 \x01(\x03\"\x16\n\x14WatchProgressRequest\"\xe2\x01\n\rWatchResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12\'\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x17.calico_bgpd.etcd.Event\"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"W\n\x14\x41uthenticateResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
+    b'\n\x11\x63onfig/etcd.proto\x12\x10\x63\x61lico_bgpd.etcd"\\\n\x0eResponseHeader\x12\x12\n\ncluster_id\x18\x01 \x01(\x04\x12\x11\n\tmember_id\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\traft_term\x18\x04 \x01(\x04"u\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x17\n\x0f\x63reate_revision\x18\x02 \x01(\x03\x12\x14\n\x0cmod_revision\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05value\x18\x05 \x01(\x0c\x12\r\n\x05lease\x18\x06 \x01(\x03"\xaf\x01\n\x05\x45vent\x12/\n\x04type\x18\x01 \x01(\x0e\x32!.calico_bgpd.etcd.Event.EventType\x12&\n\x02kv\x18\x02 \x01(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue\x12+\n\x07prev_kv\x18\x03 \x01(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue" \n\tEventType\x12\x07\n\x03PUT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01"O\n\x0cRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x10\n\x08revision\x18\x04 \x01(\x03"\x87\x01\n\rRangeResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\'\n\x03kvs\x18\x02 \x03(\x0b\x32\x1a.calico_bgpd.etcd.KeyValue\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03"(\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c"?\n\x0bPutResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader"4\n\x12\x44\x65leteRangeRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c"X\n\x13\x44\x65leteRangeResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03"\xca\x01\n\tRequestOp\x12\x37\n\rrequest_range\x18\x01 \x01(\x0b\x32\x1e.calico_bgpd.etcd.RangeRequestH\x00\x12\x33\n\x0brequest_put\x18\x02 \x01(\x0b\x32\x1c.calico_bgpd.etcd.PutRequestH\x00\x12\x44\n\x14request_delete_range\x18\x03 \x01(\x0b\x32$.calico_bgpd.etcd.DeleteRangeRequestH\x00\x42\t\n\x07request"\xef\x02\n\x07\x43ompare\x12\x37\n\x06result\x18\x01 \x01(\x0e\x32\'.calico_bgpd.etcd.Compare.CompareResult\x12\x37\n\x06target\x18\x02 \x01(\x0e\x32\'.calico_bgpd.etcd.Compare.CompareTarget\x12\x0b\n\x03key\x18\x03 \x01(\x0c\x12\x11\n\x07version\x18\x04 \x01(\x03H\x00\x12\x19\n\x0f\x63reate_revision\x18\x05 \x01(\x03H\x00\x12\x16\n\x0cmod_revision\x18\x06 \x01(\x03H\x00\x12\x0f\n\x05value\x18\x07 \x01(\x0cH\x00"@\n\rCompareResult\x12\t\n\x05\x45QUAL\x10\x00\x12\x0b\n\x07GREATER\x10\x01\x12\x08\n\x04LESS\x10\x02\x12\r\n\tNOT_EQUAL\x10\x03"<\n\rCompareTarget\x12\x0b\n\x07VERSION\x10\x00\x12\n\n\x06\x43REATE\x10\x01\x12\x07\n\x03MOD\x10\x02\x12\t\n\x05VALUE\x10\x03\x42\x0e\n\x0ctarget_union"\x94\x01\n\nTxnRequest\x12*\n\x07\x63ompare\x18\x01 \x03(\x0b\x32\x19.calico_bgpd.etcd.Compare\x12,\n\x07success\x18\x02 \x03(\x0b\x32\x1b.calico_bgpd.etcd.RequestOp\x12,\n\x07\x66\x61ilure\x18\x03 \x03(\x0b\x32\x1b.calico_bgpd.etcd.RequestOp"R\n\x0bTxnResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x11\n\tsucceeded\x18\x02 \x01(\x08"7\n\x11\x43ompactionRequest\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x08physical\x18\x02 \x01(\x08"F\n\x12\x43ompactionResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader"\xe3\x01\n\x0cWatchRequest\x12>\n\x0e\x63reate_request\x18\x01 \x01(\x0b\x32$.calico_bgpd.etcd.WatchCreateRequestH\x00\x12>\n\x0e\x63\x61ncel_request\x18\x02 \x01(\x0b\x32$.calico_bgpd.etcd.WatchCancelRequestH\x00\x12\x42\n\x10progress_request\x18\x03 \x01(\x0b\x32&.calico_bgpd.etcd.WatchProgressRequestH\x00\x42\x0f\n\rrequest_union"\x88\x01\n\x12WatchCreateRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x11\n\trange_end\x18\x02 \x01(\x0c\x12\x16\n\x0estart_revision\x18\x03 \x01(\x03\x12\x17\n\x0fprogress_notify\x18\x04 \x01(\x08\x12\x0f\n\x07prev_kv\x18\x06 \x01(\x08\x12\x10\n\x08watch_id\x18\x07 \x01(\x03"&\n\x12WatchCancelRequest\x12\x10\n\x08watch_id\x18\x01 \x01(\x03"\x16\n\x14WatchProgressRequest"\xe2\x01\n\rWatchResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\x10\n\x08watch_id\x18\x02 \x01(\x03\x12\x0f\n\x07\x63reated\x18\x03 \x01(\x08\x12\x10\n\x08\x63\x61nceled\x18\x04 \x01(\x08\x12\x18\n\x10\x63ompact_revision\x18\x05 \x01(\x03\x12\x15\n\rcancel_reason\x18\x06 \x01(\t\x12\x10\n\x08\x66ragment\x18\x07 \x01(\x08\x12\'\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x17.calico_bgpd.etcd.Event"5\n\x13\x41uthenticateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t"W\n\x14\x41uthenticateResponse\x12\x30\n\x06header\x18\x01 \x01(\x0b\x32 .calico_bgpd.etcd.ResponseHeader\x12\r\n\x05token\x18\x02 \x01(\tb\x06proto3'
+)
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'config.etcd_pb2', _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "config.etcd_pb2", _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
-  DESCRIPTOR._options = None
-  _globals['_RESPONSEHEADER']._serialized_start=39
-  _globals['_RESPONSEHEADER']._serialized_end=131
-  _globals['_KEYVALUE']._serialized_start=133
-  _globals['_KEYVALUE']._serialized_end=250
-  _globals['_EVENT']._serialized_start=253
-  _globals['_EVENT']._serialized_end=428
-  _globals['_EVENT_EVENTTYPE']._serialized_start=396
-  _globals['_EVENT_EVENTTYPE']._serialized_end=428
-  _globals['_RANGEREQUEST']._serialized_start=430
-  _globals['_RANGEREQUEST']._serialized_end=509
-  _globals['_RANGERESPONSE']._serialized_start=512
-  _globals['_RANGERESPONSE']._serialized_end=647
-  _globals['_PUTREQUEST']._serialized_start=649
-  _globals['_PUTREQUEST']._serialized_end=689
-  _globals['_PUTRESPONSE']._serialized_start=691
-  _globals['_PUTRESPONSE']._serialized_end=754
-  _globals['_DELETERANGEREQUEST']._serialized_start=756
-  _globals['_DELETERANGEREQUEST']._serialized_end=808
-  _globals['_DELETERANGERESPONSE']._serialized_start=810
-  _globals['_DELETERANGERESPONSE']._serialized_end=898
-  _globals['_REQUESTOP']._serialized_start=901
-  _globals['_REQUESTOP']._serialized_end=1103
-  _globals['_COMPARE']._serialized_start=1106
-  _globals['_COMPARE']._serialized_end=1473
-  _globals['_COMPARE_COMPARERESULT']._serialized_start=1331
-  _globals['_COMPARE_COMPARERESULT']._serialized_end=1395
-  _globals['_COMPARE_COMPARETARGET']._serialized_start=1397
-  _globals['_COMPARE_COMPARETARGET']._serialized_end=1457
-  _globals['_TXNREQUEST']._serialized_start=1476
-  _globals['_TXNREQUEST']._serialized_end=1624
-  _globals['_TXNRESPONSE']._serialized_start=1626
-  _globals['_TXNRESPONSE']._serialized_end=1708
-  _globals['_COMPACTIONREQUEST']._serialized_start=1710
-  _globals['_COMPACTIONREQUEST']._serialized_end=1765
-  _globals['_COMPACTIONRESPONSE']._serialized_start=1767
-  _globals['_COMPACTIONRESPONSE']._serialized_end=1837
-  _globals['_WATCHREQUEST']._serialized_start=1840
-  _globals['_WATCHREQUEST']._serialized_end=2067
-  _globals['_WATCHCREATEREQUEST']._serialized_start=2070
-  _globals['_WATCHCREATEREQUEST']._serialized_end=2206
-  _globals['_WATCHCANCELREQUEST']._serialized_start=2208
-  _globals['_WATCHCANCELREQUEST']._serialized_end=2246
-  _globals['_WATCHPROGRESSREQUEST']._serialized_start=2248
-  _globals['_WATCHPROGRESSREQUEST']._serialized_end=2270
-  _globals['_WATCHRESPONSE']._serialized_start=2273
-  _globals['_WATCHRESPONSE']._serialized_end=2499
-  _globals['_AUTHENTICATEREQUEST']._serialized_start=2501
-  _globals['_AUTHENTICATEREQUEST']._serialized_end=2554
-  _globals['_AUTHENTICATERESPONSE']._serialized_start=2556
-  _globals['_AUTHENTICATERESPONSE']._serialized_end=2643
+    DESCRIPTOR._options = None
+    _globals["_RESPONSEHEADER"]._serialized_start = 39
+    _globals["_RESPONSEHEADER"]._serialized_end = 131
+    _globals["_KEYVALUE"]._serialized_start = 133
+    _globals["_KEYVALUE"]._serialized_end = 250
+    _globals["_EVENT"]._serialized_start = 253
+    _globals["_EVENT"]._serialized_end = 428
+    _globals["_EVENT_EVENTTYPE"]._serialized_start = 396
+    _globals["_EVENT_EVENTTYPE"]._serialized_end = 428
+    _globals["_RANGEREQUEST"]._serialized_start = 430
+    _globals["_RANGEREQUEST"]._serialized_end = 509
+    _globals["_RANGERESPONSE"]._serialized_start = 512
+    _globals["_RANGERESPONSE"]._serialized_end = 647
+    _globals["_PUTREQUEST"]._serialized_start = 649
+    _globals["_PUTREQUEST"]._serialized_end = 689
+    _globals["_PUTRESPONSE"]._serialized_start = 691
+    _globals["_PUTRESPONSE"]._serialized_end = 754
+    _globals["_DELETERANGEREQUEST"]._serialized_start = 756
+    _globals["_DELETERANGEREQUEST"]._serialized_end = 808
+    _globals["_DELETERANGERESPONSE"]._serialized_start = 810
+    _globals["_DELETERANGERESPONSE"]._serialized_end = 898
+    _globals["_REQUESTOP"]._serialized_start = 901
+    _globals["_REQUESTOP"]._serialized_end = 1103
+    _globals["_COMPARE"]._serialized_start = 1106
+    _globals["_COMPARE"]._serialized_end = 1473
+    _globals["_COMPARE_COMPARERESULT"]._serialized_start = 1331
+    _globals["_COMPARE_COMPARERESULT"]._serialized_end = 1395
+    _globals["_COMPARE_COMPARETARGET"]._serialized_start = 1397
+    _globals["_COMPARE_COMPARETARGET"]._serialized_end = 1457
+    _globals["_TXNREQUEST"]._serialized_start = 1476
+    _globals["_TXNREQUEST"]._serialized_end = 1624
+    _globals["_TXNRESPONSE"]._serialized_start = 1626
+    _globals["_TXNRESPONSE"]._serialized_end = 1708
+    _globals["_COMPACTIONREQUEST"]._serialized_start = 1710
+    _globals["_COMPACTIONREQUEST"]._serialized_end = 1765
+    _globals["_COMPACTIONRESPONSE"]._serialized_start = 1767
+    _globals["_COMPACTIONRESPONSE"]._serialized_end = 1837
+    _globals["_WATCHREQUEST"]._serialized_start = 1840
+    _globals["_WATCHREQUEST"]._serialized_end = 2067
+    _globals["_WATCHCREATEREQUEST"]._serialized_start = 2070
+    _globals["_WATCHCREATEREQUEST"]._serialized_end = 2206
+    _globals["_WATCHCANCELREQUEST"]._serialized_start = 2208
+    _globals["_WATCHCANCELREQUEST"]._serialized_end = 2246
+    _globals["_WATCHPROGRESSREQUEST"]._serialized_start = 2248
+    _globals["_WATCHPROGRESSREQUEST"]._serialized_end = 2270
+    _globals["_WATCHRESPONSE"]._serialized_start = 2273
+    _globals["_WATCHRESPONSE"]._serialized_end = 2499
+    _globals["_AUTHENTICATEREQUEST"]._serialized_start = 2501
+    _globals["_AUTHENTICATEREQUEST"]._serialized_end = 2554
+    _globals["_AUTHENTICATERESPONSE"]._serialized_start = 2556
+    _globals["_AUTHENTICATERESPONSE"]._serialized_end = 2643
 # @@protoc_insertion_point(module_scope)

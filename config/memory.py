@@ -32,6 +32,10 @@ class Memory:
         result: T = known[1]
         return result
 
+    def last(self, key: object) -> tuple[tuple[Any, ...], Any] | None:
+        """The inputs and the result of the last `made` under `key`."""
+        return self._made.get(key)
+
     def shared(self, key: object, value: T) -> T:
         """`value`, as the object that it was before where it is equal to that."""
         known: T | None = self._values.get(key)
@@ -46,6 +50,10 @@ class Memory:
         if known is None or not _same(known[0], inputs):
             known = self._tables[key] = (inputs, {})
         return known[1]
+
+    def drop(self, key: object) -> None:
+        """Forget a table."""
+        self._tables.pop(key, None)
 
     @staticmethod
     def trim(table: dict[Any, Any], live: Collection[Any]) -> None:

@@ -1,8 +1,8 @@
-"""The sessions of one node: mesh, global and node peers, reverse peerings (calico-bgp.md §6).
+"""The settings of a node's sessions (calico-bgp.md 6.2, 6.6, 6.9).
 
-A candidate is a session before its parameters are worked out. Candidates come in passes of falling precedence; per
-peer address and port one session runs. In every pass the order is that of names, so that equal resources give equal
-sessions on every run.
+Sessions come in groups that share their policy chains. Within a group everything but the chains is worked out first
+and kept from one compile to the next, so that a changed chain costs a copy a session, and a changed node its own
+sessions alone.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from bgpd.family import FAMILIES, Family, family_of
+from bgpd.family import FAMILIES, Family
 from bgpd.settings import FamilySettings, NextHopMode, PeerSettings
 from config import resources as r
-from config.chains import Chains
+from config.candidates import Candidate, explicit_candidates, filter_problems, session_name
+from config.chains import Chains, Policy
 from config.cluster import DEFAULT_PORT, Cluster, Host
+from config.memory import Memory
+from config.passwords import Password, Passwords
 from config.problems import Problem
-from config.values import ASN_FORM
 
-__all__ = ["Candidate", "candidates", "peer_settings"]
+__all__ = ["Sessions", "peer_settings", "sessions"]
 
-PASSWORD_LIMIT = 80
-"""Octets of a TCP-MD5 key (Linux)."""
 _NEXT_HOP = {
     None: NextHopMode.AUTO,
     r.NextHop.AUTO: NextHopMode.AUTO,
@@ -32,383 +32,236 @@ _NEXT_HOP = {
 }
 
 
-@frozen
-class Candidate:
-    """One wanted session."""
+@frozen(eq=False)
+class Sessions:
+    """Which sessions there are, with everything but their chains. The same object while none of it changes."""
 
-    kind: str
-    """Mesh, Global, Node or Local_Workload: the first part of its name."""
-    address: str
-    asn: int
-    port: int | None
-    """As configured; None = nothing said, so 179."""
-    origin: r.BGPPeer | None
-    """None: the mesh."""
-    cluster_id: str = ""
-    """The peer's, where it is known."""
-    by_address: bool = field(default=False)
-    """From peerIP, not from a selector: local AS settings apply."""
-    passive: bool = False
-    local_workload: bool = False
+    explicit: tuple[Candidate, ...]
+    groups: tuple[tuple[Policy, tuple[PeerSettings, ...]], ...]
+    """By policy: those of BGPPeers by name, then the mesh by node."""
+    problems: tuple[Problem, ...]
 
-    @property
-    def family(self) -> Family:
-        """The one family of the session."""
-        return family_of(self.address)
 
-    @property
-    def key(self) -> tuple[str, int]:
-        """What two candidates of one owner must not share (6.5)."""
-        return (self.address, self.port or DEFAULT_PORT)
+def sessions(cluster: Cluster) -> Sessions:
+    """Every session that the node should have. One that must not run is held down, for a reason in `problems`."""
+    snapshot = cluster.snapshot
+    inputs = (
+        cluster.hosts,
+        cluster.own,
+        cluster.config,
+        cluster.workloads,
+        snapshot.of(r.BGPPeer),
+        snapshot.of(r.Secret),
+    )
+    return cluster.memory.made("sessions", inputs, lambda: _sessions(cluster))
 
-    @property
-    def name(self) -> str:
-        """The session's name as Calico's status tools know it (6.8)."""
-        name = f"{self.kind}_{self.address.replace('.', '_').replace(':', '_')}"
-        return f"{name}_port_{self.port}" if self.port is not None and self.origin is not None else name
+
+def _sessions(cluster: Cluster) -> Sessions:
+    problems: list[Problem] = []
+    passwords = Passwords(cluster, problems)
+    explicit = tuple(explicit_candidates(cluster, problems))
+    built = [(_policy(cluster, candidate), _session(cluster, candidate, passwords)) for candidate in explicit]
+    settled = _settled([peer for _, peer in built], problems)
+    groups: dict[Policy, list[PeerSettings]] = {}
+    for (policy, _), peer in zip(built, settled, strict=True):
+        groups.setdefault(policy, []).append(peer)
+    made = [(policy, tuple(sorted(groups[policy], key=attrgetter("name")))) for policy in sorted(groups)]
+    running = {(peer.address, peer.port): peer for peer in settled if not peer.disabled}
+    made += _mesh(cluster, running, {peer.address: peer for peer in running.values()}, passwords)
+    memory = cluster.memory
+    kept = tuple((policy, memory.shared(("group", i, policy), peers)) for i, (policy, peers) in enumerate(made))
+    return Sessions(explicit, kept, tuple(problems))
 
 
 def peer_settings(
-    cluster: Cluster, wanted: Iterable[Candidate], chains: Chains, problems: list[Problem]
+    cluster: Cluster, wanted: Sessions, chains: Chains, problems: list[Problem]
 ) -> tuple[PeerSettings, ...]:
-    """The sessions' settings, by name. One that must not run is held down, for a reason named in `problems`."""
-    builder = _Builder(cluster, chains, problems)
-    # In the candidates' order: that of precedence.
-    found = list(_settled([builder.build(candidate) for candidate in wanted], problems))
-    return tuple(sorted(found, key=attrgetter("name")))
+    """The sessions' settings: those of BGPPeers by name within their policy, then the mesh by node."""
+    problems += wanted.problems
+    problems += filter_problems(cluster)
+    memory = cluster.memory
+    found: list[PeerSettings] = []
+    for index, (policy, peers) in enumerate(wanted.groups):
+        found += _with_families(memory, ("peers", index, policy), peers, chains.families(policy))
+    return memory.shared("peers", tuple(found))
 
 
-def candidates(cluster: Cluster, problems: list[Problem]) -> list[Candidate]:
-    """Every session that the node should have, before passwords are looked up."""
-    explicit = _explicit(cluster, problems)
-    own = {family: cluster.own.node.address(family) for family in FAMILIES}
-    kept: dict[str, Candidate] = {}
-    for candidate in [*explicit, *_mesh(cluster)]:
-        # Without an own address the family is off; with this one the peer would be ourselves (6.1).
-        if own[candidate.family] and own[candidate.family] != candidate.address:
-            # One name twice: two nodes of one address.
-            kept.setdefault(candidate.name, candidate)
-    return list(kept.values())
+def _with_families(
+    memory: Memory, key: object, peers: tuple[PeerSettings, ...], families: tuple[FamilySettings, ...]
+) -> list[PeerSettings]:
+    """Copies with these chains; where only some of the sessions are new, the others' copies of before."""
+    before = memory.last(key)
+
+    def make() -> list[PeerSettings]:
+        known: dict[int, PeerSettings] = {}
+        if before is not None and before[0][1] is families:
+            known = dict(zip(map(id, before[0][0]), before[1], strict=True))
+        return [known.get(id(peer)) or peer.with_families(families) for peer in peers]
+
+    return memory.made(key, (peers, families), make)
 
 
 # --- mesh (6.2)
 
 
-def _mesh(cluster: Cluster) -> Iterator[Candidate]:
+def _mesh(
+    cluster: Cluster,
+    running: dict[tuple[str, int], PeerSettings],
+    addresses: dict[str, PeerSettings],
+    passwords: Passwords,
+) -> Iterator[tuple[Policy, tuple[PeerSettings, ...]]]:
+    """The mesh's sessions, by policy and node. A BGPPeer's session to the same address and port stands for them."""
     own = cluster.own.node
     if not cluster.config.mesh or own.cluster_id:
         return
-    for host in cluster.hosts:
-        if host.node is own or host.node.cluster_id:
+    password = passwords.of("BGPConfiguration/default", cluster.config.mesh_password)
+    password = cluster.memory.shared("mesh password", password)
+    for family in FAMILIES:
+        mine = own.address(family)
+        if not mine:
             continue
-        for family in FAMILIES:
-            address, mine = host.node.address(family), own.address(family)
-            if address and mine:
-                # Both sides compare the texts, so exactly one of them dials.
-                yield Candidate("Mesh", address, host.asn, host.port, None, passive=address > mine)
+        inputs = (cluster.own, cluster.config, password)
+        known = cluster.memory.table(("mesh", family), inputs)
+        inside: list[PeerSettings] = []
+        outside: list[PeerSettings] = []
+        for host in cluster.hosts:
+            held = known.get(host.name)
+            if held is None or held[0] is not host:
+                held = known[host.name] = (host, _mesh_session(cluster, host, family, mine, password))
+            peer = held[1]
+            if peer is not None:
+                if peer.address in addresses:
+                    peer = _beside(peer, (running.get((peer.address, peer.port)), addresses[peer.address]))
+                (inside if host.asn == cluster.own.asn else outside).append(peer)
+        Memory.trim(known, cluster.hosts_by_name)
+        for internal, found in ((True, inside), (False, outside)):
+            if found:
+                yield Policy(family, internal), _unique(cluster, found)
 
 
-# --- BGPPeers (6.3 to 6.5)
-
-
-def _explicit(cluster: Cluster, problems: list[Problem]) -> list[Candidate]:
-    """The three passes; an earlier key wins over a later one, whoever owns it."""
-    peers = [cluster.snapshot.of(r.BGPPeer)[name] for name in sorted(cluster.snapshot.of(r.BGPPeer))]
-    kept: dict[tuple[str, int], Candidate] = {}
-
-    def keep(found: Iterable[Candidate], *, tell: bool) -> None:
-        for candidate in found:
-            winner = kept.setdefault(candidate.key, candidate)
-            if tell and winner is not candidate:
-                _duplicate(winner, candidate, problems)
-
-    keep((c for p in peers if p.is_global for c in _forward("Global", cluster, p)), tell=True)
-    keep(
-        (c for p in peers if not p.is_global and _is_ours(cluster, p) for c in _forward("Node", cluster, p)), tell=True
+def _mesh_session(cluster: Cluster, host: Host, family: Family, mine: str, password: Password) -> PeerSettings | None:
+    address = host.node.address(family)
+    if host.node is cluster.own.node or host.node.cluster_id or not address or address == mine:
+        return None
+    restart = cluster.config.mesh_restart_time
+    return PeerSettings(
+        name=session_name("Mesh", address),
+        address=address,
+        asn=host.asn,
+        port=host.port or DEFAULT_PORT,
+        # Both sides compare the texts, so exactly one of them dials.
+        passive=address > mine,
+        source_address=mine,
+        password=password.key,
+        disabled=password.missing,
+        families=(),
+        restart_time=120 if restart is None else restart,
+        label="node-to-node mesh",
     )
-    keep((c for p in peers for c in _reverse(cluster, p)), tell=False)
+
+
+def _beside(peer: PeerSettings, others: Iterable[PeerSettings | None]) -> PeerSettings:
+    reason = next((text for other in others if other is not None and (text := _clash(other, peer))), "")
+    return evolve(peer, disabled=reason) if reason and not peer.disabled else peer
+
+
+def _unique(cluster: Cluster, peers: list[PeerSettings]) -> tuple[PeerSettings, ...]:
+    """Of several nodes with one address, the first by name."""
+    if all(len(hosts) == 1 for hosts in cluster.by_address.values()):
+        return tuple(peers)
+    unique: dict[str, PeerSettings] = {}
     for peer in peers:
-        _check(cluster, peer, problems)
-    return list(kept.values())
+        unique.setdefault(peer.name, peer)
+    return tuple(unique.values())
 
 
-def _is_ours(cluster: Cluster, peer: r.BGPPeer) -> bool:
-    own = cluster.own.node
-    # nodeSelector wins where both are set.
-    return peer.node_selector.matches(own.labels) if peer.node_selector is not None else peer.node == own.name
+# --- sessions of BGPPeers (6.6, 6.9)
 
 
-def _forward(kind: str, cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate]:
-    if peer.peer_ip is not None:
-        asn = _asn_of(cluster, peer)
-        if asn is not None:
-            yield _by_address(kind, cluster, peer, asn)
-    elif peer.peer_selector is not None:
-        for host in cluster.selected(peer.peer_selector):
-            yield from _to_host(kind, peer, host, FAMILIES)
-    elif peer.local_workload_selector is not None and peer.asn is not None:
-        for workload in cluster.workloads:
-            if workload.peer == peer.name:
-                for address in workload.addresses:
-                    # Felix has matched the selector; the pod dials (6.7).
-                    yield Candidate("Local_Workload", address, peer.asn, None, peer, passive=True, local_workload=True)
+def _internal(cluster: Cluster, candidate: Candidate) -> bool:
+    return candidate.asn == (_local_asn(candidate) or cluster.own.asn)
 
 
-def _to_host(kind: str, peer: r.BGPPeer, host: Host, families: Iterable[Family]) -> Iterator[Candidate]:
-    for family in families:
-        address = host.node.address(family)
-        if address:
-            yield Candidate(kind, address, host.asn, host.port, peer, host.node.cluster_id)
+def _local_asn(candidate: Candidate) -> int | None:
+    """localASNumber is not for peerSelector peers (quirk 18)."""
+    return candidate.origin.local_asn if candidate.by_address or candidate.local_workload else None
 
 
-def _asn_of(cluster: Cluster, peer: r.BGPPeer) -> int | None:
-    """The AS of a peer given by address: as written, else the cluster's where the address is a node's of that AS."""
-    if peer.asn is not None:
-        return peer.asn
-    return cluster.asn if any(True for _ in _hosts_at(cluster, peer)) else None
+def _policy(cluster: Cluster, candidate: Candidate) -> Policy:
+    return Policy(candidate.family, _internal(cluster, candidate), candidate.origin.filters)
 
 
-def _by_address(kind: str, cluster: Cluster, peer: r.BGPPeer, asn: int) -> Candidate:
-    assert peer.peer_ip is not None
-    address, port = peer.peer_ip.address, peer.peer_ip.port
-    if port is None:
-        port = next((host.port for host in _hosts_at(cluster, peer)), None)
-    mine = cluster.own.node.address(peer.peer_ip.family)
-    # Only all-nodes sessions to a Calico node have a passive side (6.3, quirk 4); both sides compare the texts.
-    passive = kind == "Global" and address in cluster.by_address and address > mine
-    return Candidate(kind, address, asn, port, peer, by_address=True, passive=passive)
+def _session(cluster: Cluster, candidate: Candidate, passwords: Passwords) -> PeerSettings:
+    if candidate.local_workload:
+        return _workload(candidate)
+    return _explicit(cluster, candidate, passwords.of(f"BGPPeer/{candidate.origin.name}", candidate.origin.password))
 
 
-def _hosts_at(cluster: Cluster, peer: r.BGPPeer) -> Iterator[Host]:
-    """The Calico nodes that a peerIP means: same address, same AS, and the port where one is written."""
-    assert peer.peer_ip is not None
-    for host in cluster.by_address.get(peer.peer_ip.address, ()):
-        port_fits = peer.peer_ip.port is None or peer.peer_ip.port == (host.port or DEFAULT_PORT)
-        if host.asn == (peer.asn or cluster.asn) and port_fits:
-            yield host
-
-
-def _reverse(cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate]:
-    """The other side of a peering between Calico nodes (6.5, pass 3)."""
-    if peer.reverse_peering is r.ReversePeering.MANUAL or peer.local_workload_selector is not None:
-        return
-    own = cluster.own.node
-    if peer.peer_ip is not None:
-        if all(host.node is not own for host in _hosts_at(cluster, peer)):
-            return
-        families: tuple[Family, ...] = (peer.peer_ip.family,)
-    else:
-        if peer.peer_selector is None or not peer.peer_selector.matches(own.labels):
-            return
-        families = FAMILIES
-    for host in _ours(cluster, peer):
-        if host.node is not own:
-            yield from _to_host("Node", peer, host, families)
-
-
-def _ours(cluster: Cluster, peer: r.BGPPeer) -> Iterable[Host]:
-    """The nodes that have this peering."""
-    if peer.node_selector is not None:
-        return cluster.selected(peer.node_selector)
-    return cluster.hosts if not peer.node else (host for host in cluster.hosts if host.name == peer.node)
-
-
-def _duplicate(winner: Candidate, loser: Candidate, problems: list[Problem]) -> None:
-    assert winner.origin is not None and loser.origin is not None
-    if winner.origin is loser.origin:
-        return
-    problems.append(
-        Problem(
-            object=f"BGPPeer/{loser.origin.name}",
-            field="spec.peerIP" if loser.by_address else "spec.peerSelector",
-            value=f"{loser.address} port {loser.port or DEFAULT_PORT}",
-            allowed="one BGPPeer for a node, address and port; remove one of the two or narrow its selectors",
-            text=f"gives no session: BGPPeer {winner.origin.name} gives the same one and is first by name",
-            refused=False,
-        )
+def _workload(candidate: Candidate) -> PeerSettings:
+    """A pod of this node: few of the BGPPeer's fields count (6.7), and the pod dials whatever address it knows."""
+    return PeerSettings(
+        name=candidate.name,
+        address=candidate.address,
+        asn=candidate.asn,
+        local_asn=_local_asn(candidate),
+        passive=True,
+        families=(),
+        label=f"BGPPeer {candidate.origin.name}",
     )
 
 
-def _check(cluster: Cluster, peer: r.BGPPeer, problems: list[Problem]) -> None:
-    """Contradictions that only the whole cluster shows."""
-    own = cluster.own.node
-    applies = peer.is_global or _is_ours(cluster, peer)
-    if peer.peer_ip is not None and peer.node == own.name and peer.node_selector is None:
-        if peer.peer_ip.address in (own.ipv4_address, own.ipv6_address):
-            text = f"gives no session: the peer is node {own.name} itself"
-            problems.append(_field(peer, "peerIP", peer.peer_ip.address, text, "another node's or router's address"))
-    if applies and peer.peer_ip is not None and _asn_of(cluster, peer) is None:
-        text = "gives no session: spec.asNumber is missing, and the address is no node's of the cluster's AS"
-        problems.append(_field(peer, "asNumber", "", text, ASN_FORM))
-    for name in peer.filters if applies else ():
-        if name not in cluster.snapshot.of(r.BGPFilter):
-            text = "names a BGPFilter that does not exist; from there on this peer's routes are rejected"
-            problems.append(_field(peer, "filters", name, text, "an existing BGPFilter, or leave it out"))
-
-
-def _field(peer: r.BGPPeer, field: str, value: str, text: str, allowed: str) -> Problem:
-    return Problem(
-        object=f"BGPPeer/{peer.name}", field=f"spec.{field}", value=value, text=text, allowed=allowed, refused=False
+def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> PeerSettings:
+    own, peer = cluster.own, candidate.origin
+    internal = _internal(cluster, candidate)
+    cluster_id = own.node.cluster_id
+    client = bool(cluster_id) and internal and candidate.cluster_id != cluster_id
+    next_hop = _NEXT_HOP[peer.next_hop_mode]
+    if peer.next_hop_mode is None and peer.keep_original_next_hop and not internal:
+        next_hop = NextHopMode.KEEP
+    use_own = peer.source_address is r.SourceAddress.USE_NODE_IP
+    return PeerSettings(
+        name=candidate.name,
+        address=candidate.address,
+        asn=candidate.asn,
+        local_asn=_local_asn(candidate),
+        port=candidate.port or DEFAULT_PORT,
+        passive=candidate.passive,
+        source_address=own.node.address(candidate.family) if use_own else None,
+        password=password.key,
+        disabled=password.missing,
+        ttl_security_hops=peer.ttl_security or None,
+        families=(),
+        keepalive_time=peer.keepalive_time,
+        restart_time=120 if peer.restart_time is None else peer.restart_time,
+        reflector_client=client,
+        cluster_id=cluster_id if client else None,
+        next_hop_mode=next_hop,
+        allow_local_as=peer.allowed_local_asns if candidate.by_address else 0,
+        label=f"BGPPeer {peer.name}",
     )
-
-
-# --- parameters (6.6, 6.9)
-
-
-@frozen
-class _Secret:
-    """A password, or the reason why there is none although one is asked for."""
-
-    password: str | None = None
-    missing: str = ""
-
-
-class _Builder:
-    """Candidates to settings; remembers which secrets it has looked up."""
-
-    def __init__(self, cluster: Cluster, chains: Chains, problems: list[Problem]) -> None:
-        self._cluster = cluster
-        self._chains = chains
-        self._problems = problems
-        self._secrets: dict[tuple[str, r.SecretRef], _Secret] = {}
-
-    def build(self, candidate: Candidate) -> PeerSettings:
-        peer = candidate.origin
-        if peer is None:
-            return self._mesh(candidate, self._secret("BGPConfiguration/default", self._cluster.config.mesh_password))
-        if candidate.local_workload:
-            return self._workload(candidate, peer)
-        return self._explicit(candidate, peer, self._secret(f"BGPPeer/{peer.name}", peer.password))
-
-    def _mesh(self, candidate: Candidate, secret: _Secret) -> PeerSettings:
-        cluster = self._cluster
-        restart = cluster.config.mesh_restart_time
-        return PeerSettings(
-            name=candidate.name,
-            address=candidate.address,
-            asn=candidate.asn,
-            port=candidate.port or DEFAULT_PORT,
-            passive=candidate.passive,
-            source_address=cluster.own.node.address(candidate.family),
-            password=secret.password,
-            disabled=secret.missing,
-            families=self._families(candidate, candidate.asn == cluster.own.asn, ()),
-            restart_time=120 if restart is None else restart,
-            label="node-to-node mesh",
-        )
-
-    def _workload(self, candidate: Candidate, peer: r.BGPPeer) -> PeerSettings:
-        """A pod of this node: few of the BGPPeer's fields count (6.7), and the pod's own address is the one it has."""
-        internal = candidate.asn == (peer.local_asn or self._cluster.own.asn)
-        return PeerSettings(
-            name=candidate.name,
-            address=candidate.address,
-            asn=candidate.asn,
-            local_asn=peer.local_asn,
-            passive=True,
-            families=self._families(candidate, internal, peer.filters),
-            label=f"BGPPeer {peer.name}",
-        )
-
-    def _explicit(self, candidate: Candidate, peer: r.BGPPeer, secret: _Secret) -> PeerSettings:
-        own = self._cluster.own
-        local_asn = peer.local_asn if candidate.by_address else None
-        internal = candidate.asn == (local_asn or own.asn)
-        cluster_id = own.node.cluster_id
-        client = bool(cluster_id) and internal and candidate.cluster_id != cluster_id
-        next_hop = _NEXT_HOP[peer.next_hop_mode]
-        if peer.next_hop_mode is None and peer.keep_original_next_hop and not internal:
-            next_hop = NextHopMode.KEEP
-        use_own = peer.source_address is r.SourceAddress.USE_NODE_IP
-        return PeerSettings(
-            name=candidate.name,
-            address=candidate.address,
-            asn=candidate.asn,
-            local_asn=local_asn,
-            port=candidate.port or DEFAULT_PORT,
-            passive=candidate.passive,
-            source_address=own.node.address(candidate.family) if use_own else None,
-            password=secret.password,
-            disabled=secret.missing,
-            ttl_security_hops=peer.ttl_security or None,
-            families=self._families(candidate, internal, peer.filters),
-            keepalive_time=peer.keepalive_time,
-            restart_time=120 if peer.restart_time is None else peer.restart_time,
-            reflector_client=client,
-            cluster_id=cluster_id if client else None,
-            next_hop_mode=next_hop,
-            allow_local_as=peer.allowed_local_asns if candidate.by_address else 0,
-            label=f"BGPPeer {peer.name}",
-        )
-
-    def _families(self, candidate: Candidate, internal: bool, filters: tuple[str, ...]) -> tuple[FamilySettings, ...]:
-        return self._chains.family(candidate.family, internal=internal, filters=filters)
-
-    def _secret(self, owner: str, reference: r.SecretRef | None) -> _Secret:
-        """What a reference leads to; a fault is told once."""
-        if reference is None:
-            return _NO_SECRET
-        key = (owner, reference)
-        if key not in self._secrets:
-            found = self._find(reference)
-            if isinstance(found, Problem):
-                self._problems.append(_named(found, owner))
-                self._secrets[key] = _Secret(missing=found.text.partition(", so ")[0])
-            else:
-                self._secrets[key] = _Secret(found)
-        return self._secrets[key]
-
-    def _find(self, reference: r.SecretRef) -> str | Problem:
-        space = self._cluster.env.get("NAMESPACE", "") or "kube-system"
-        secrets = self._cluster.snapshot.of(r.Secret)
-        secret = secrets.get(f"{space}/{reference.name}") or secrets.get(f"/{reference.name}")
-        closed = "so its sessions are held down rather than run without a password"
-        if secret is None:
-            text = f"Secret {reference.name} is not there (namespace {space}), {closed}"
-            return Problem(object="", value=reference.name, text=text, allowed="an existing Secret")
-        value = secret.data.get(reference.key)
-        if not value:
-            text = f"Secret {reference.name} has no key {reference.key}, or it is empty, {closed}"
-            return Problem(object="", value=reference.key, text=text, allowed="a key of the Secret")
-        try:
-            text = value.decode()
-        except UnicodeDecodeError:
-            text = ""
-        if not text or len(value) > PASSWORD_LIMIT or "\0" in text:
-            words = f"key {reference.key} of Secret {reference.name} cannot be a TCP-MD5 key, {closed}"
-            return Problem(object="", text=words, allowed=f"UTF-8 text of 1-{PASSWORD_LIMIT} octets")
-        return text
-
-
-_NO_SECRET = _Secret()
-
-
-def _named(problem: Problem, owner: str) -> Problem:
-    field_name = "spec.password" if owner.startswith("BGPPeer/") else "spec.nodeMeshPassword"
-    return evolve(problem, object=owner, field=field_name, refused=False)
 
 
 # --- several sessions to one address
 
 
-def _settled(peers: list[PeerSettings], problems: list[Problem]) -> Iterator[PeerSettings]:
-    """Hold down what cannot run beside another session to the same address.
+def _settled(peers: list[PeerSettings], problems: list[Problem]) -> list[PeerSettings]:
+    """Hold down what cannot run beside an earlier session to the same address.
 
-    Two to one address and port: BIRD runs one of them at a time, here it is the BGPPeer's rather than the mesh's. Two
-    to different ports share the address's TCP-MD5 key and TTL rule, as the kernel tells incoming connections apart by
-    nothing else.
+    Two to different ports share the address's TCP-MD5 key and TTL rule, as the kernel tells incoming connections apart
+    by nothing else.
     """
-    first: dict[str, list[PeerSettings]] = {}
+    running: dict[str, list[PeerSettings]] = {}
+    settled: list[PeerSettings] = []
     for peer in peers:
-        others = first.setdefault(peer.address, [])
+        others = running.setdefault(peer.address, [])
         reason = next((text for other in others if (text := _clash(other, peer))), "")
         if reason and not peer.disabled:
-            if not peer.name.startswith("Mesh_"):
-                problems.append(_clashes(peer, reason))
+            problems.append(_clash_problem(peer, reason))
             peer = evolve(peer, disabled=reason)
         elif not peer.disabled:
             others.append(peer)
-        yield peer
+        settled.append(peer)
+    return settled
 
 
 def _clash(other: PeerSettings, peer: PeerSettings) -> str:
@@ -419,7 +272,7 @@ def _clash(other: PeerSettings, peer: PeerSettings) -> str:
     return ""
 
 
-def _clashes(peer: PeerSettings, reason: str) -> Problem:
+def _clash_problem(peer: PeerSettings, reason: str) -> Problem:
     return Problem(
         object=peer.label.replace(" ", "/"),
         field="spec",

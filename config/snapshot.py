@@ -7,6 +7,7 @@ its removal comes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from attrs import field, frozen
@@ -21,6 +22,7 @@ Key = tuple[str, str]
 """(kind, name)."""
 
 T = TypeVar("T", bound=Resource)
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @frozen
@@ -105,7 +107,8 @@ class Snapshot:
 
     def of(self, kind: type[T]) -> Mapping[str, T]:
         """All objects of a kind by name, in no order that means anything."""
-        found: Any = self.objects.get(kind.__name__, {})
+        # The same object each time also where there is none: who compares maps stops at `is`.
+        found: Any = self.objects.get(kind.__name__, _NONE)
         return found  # type: ignore[no-any-return]
 
     def refused_without_version(self, key: Key) -> bool:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from bgpd.family import FAMILIES, family_of, parse_address, parse_prefix
 from bgpd.settings import StaticKind, StaticRoute
+from config.candidates import Candidate
 from config.cluster import Cluster
-from config.peers import Candidate
 
 __all__ = ["static_routes"]
 
 
-def static_routes(cluster: Cluster, sessions: Iterable[Candidate]) -> tuple[StaticRoute, ...]:
-    """All static routes of the node, one per prefix, by family and prefix."""
+def static_routes(cluster: Cluster, sessions: tuple[Candidate, ...]) -> tuple[StaticRoute, ...]:
+    """All static routes of the node, one per prefix, by family and prefix. `sessions`: those of BGPPeers."""
+    of_family = [(cluster.blocks(f), cluster.services(f), cluster.service_addresses(f)) for f in FAMILIES]
+    inputs = (sessions, cluster.own, *chain.from_iterable(of_family))
+    return cluster.memory.made("static routes", inputs, lambda: _static_routes(cluster, sessions))
+
+
+def _static_routes(cluster: Cluster, sessions: tuple[Candidate, ...]) -> tuple[StaticRoute, ...]:
     unique: dict[tuple[object, bytes], StaticRoute] = {}
     for route in [*_blocks(cluster), *_services(cluster), *_gateways(sessions)]:
         unique.setdefault((route.family, route.key), route)
@@ -41,7 +48,7 @@ def _services(cluster: Cluster) -> Iterator[StaticRoute]:
 def _gateways(sessions: Iterable[Candidate]) -> Iterator[StaticRoute]:
     for session in sorted(sessions, key=lambda session: session.name):
         peer = session.origin
-        if peer is None or not peer.reachable_by or family_of(peer.reachable_by) != session.family:
+        if not peer.reachable_by or family_of(peer.reachable_by) != session.family:
             continue
         family, key = parse_prefix(session.address)
         label = f"BGPPeer {peer.name}: reachableBy"

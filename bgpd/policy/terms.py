@@ -209,7 +209,7 @@ Action = (
 )
 
 
-@frozen
+@frozen(cache_hash=True)
 class Term:
     """One rule: conditions (all must hold; none = always), actions, verdict, and the label that explain prints."""
 

@@ -19,7 +19,7 @@ from bgpd.policy import terms as t
 from bgpd.policy.terms import SourceKind, Term
 from bgpd.rib.forwarding import kernel_metric
 from bgpd.settings import AddPath, NextHopMode, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
-from config.chains import Chains
+from config.chains import Chains, Policy
 from config.cluster import Cluster, view
 from config.compile import Compiled, compile
 from config.memory import Memory
@@ -327,5 +327,5 @@ def _outcome(now: _Now, direction: str, policy: Any, route: Route, outcome: Outc
 
 def _elevated(now: _Now, route: Route) -> bool:
     """Whether import has ranked the route with static ones; the kernel's filter repeats it for 31-bit values."""
-    outcome = run(Chains(now.cluster).import_(now.family, internal=True), route)
+    outcome = run(Chains(now.cluster).import_(Policy(now.family, internal=True)), route)
     return outcome.route.preference == 200 and (route.local_pref or 0) <= now.settings.fib.metric_base

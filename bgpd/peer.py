@@ -8,7 +8,6 @@ from attrs import fields
 
 from bgpd.family import Family, parse_address
 from bgpd.limits import Limits
-from bgpd.policy.chain import Chain
 from bgpd.policy.terms import SourceKind
 from bgpd.rib.importer import Importer, ImportRules, Shared
 from bgpd.rib.path import Source
@@ -50,6 +49,7 @@ class Peer:
         self.settings = settings
         self.session = Session(settings, local, jitter)
         self.source = Source(settings.name, kind_of(speaker, settings), parse_address(settings.address), settings.asn)
+        self._shared = shared
         self.importer = Importer(self.source, shared)
         self.parser: UpdateParser | None = None
         self.members: dict[Family, tuple[UpdateGroup, Member]] = {}
@@ -101,8 +101,7 @@ class Peer:
             settings.enforce_first_as,
         )
         self.limits.use(settings)
-        chains = {f.family: Chain(f.import_chain, "no import term accepts it") for f in settings.families}
-        self.importer.configure(rules, chains)
+        self.importer.configure(rules, {f.family: self._shared.import_chain(f.import_chain) for f in settings.families})
 
 
 def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from bgpd.effects import ListenersChanged, Program, Rekey
 from bgpd.errors import Cease
-from bgpd.family import parse_address
+from bgpd.family import Family, parse_address
 from bgpd.peer import Peer, peer_cost
 from bgpd.rib.forwarding import Forwarding
-from bgpd.settings import Cost, PeerSettings, SpeakerSettings
+from bgpd.rib.update_group import UpdateGroup
+from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings
 
 if TYPE_CHECKING:
     from bgpd.speaker import Speaker
@@ -32,30 +35,88 @@ def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None
             _reset(speaker, peer, peer.settings, now)
     speaker.local.forwarding_kept = settings.forwarding_kept
     speaker.dynamic.use(settings)
-    wanted = {peer.name: peer for peer in settings.peers}
+    _dynamic_peers(speaker, settings, now)
+    if old.peers is not settings.peers:
+        _configured_peers(speaker, settings, now)
+    if old.static_routes is not settings.static_routes:
+        speaker._touched(speaker.local_routes.set_static(settings.static_routes))
+    if old.fib != settings.fib:
+        speaker.forwarding = Forwarding(settings.fib, speaker.forwarding.devices)
+        _reprogram(speaker)
+    speaker._effects.append(ListenersChanged())
+
+
+def _dynamic_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
+    """Out of every range now, or a configured peer's address from now on: gone; else by its template's new form."""
+    configured = {peer.address for peer in settings.peers} if speaker.dynamic.peers else ()
     for peer in list(speaker.dynamic.peers.values()):
-        # Out of every range now, or a configured peer's address from now on: gone; else by its template's new form.
         new = speaker.dynamic.settings_for(peer.settings.address)
-        if new is None or any(other.address == new.address for other in settings.peers):
+        if new is None or new.address in configured:
             speaker._remove_peer(peer, now)
         elif new != peer.settings:
             _change_peer(speaker, peer, new, now)
+
+
+def _configured_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
+    wanted = {peer.name: peer for peer in settings.peers}
     for peer in list(speaker.peers.values()):
         if peer.settings.name not in wanted and not peer.dynamic:
             speaker._remove_peer(peer, now)
+    chains = _Chains(speaker)
     for name, new in wanted.items():
         known = speaker.peers.get(name)
         if known is None:
             peer = speaker._add_peer(new)
             if speaker.started:
                 speaker._start_peer(peer, now)
+        elif known.settings is new or chains.change(known, new):
+            continue
         elif known.settings != new:
             _change_peer(speaker, known, new, now)
-    speaker._touched(speaker.local_routes.set_static(settings.static_routes))
-    if old.fib != settings.fib:
-        speaker.forwarding = Forwarding(settings.fib, speaker.forwarding.devices)
-        _reprogram(speaker)
-    speaker._effects.append(ListenersChanged())
+
+
+class _Chains:
+    """Peers that change nothing but their chains: with a block or a Service it is all of them at once, so what can be
+    found out once for all is."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+        self._known: dict[tuple[int, int], frozenset[Family] | None] = {}
+        self._moves: dict[object, UpdateGroup] = {}
+
+    def change(self, peer: Peer, new: PeerSettings) -> bool:
+        """Do it; False: something else changes as well."""
+        old = peer.settings
+        if not old.differs_in_families_only(new):
+            return False
+        key = (id(old.families), id(new.families))
+        if key not in self._known:
+            self._known[key] = _imports_changed(old.families, new.families)
+        imports = self._known[key]
+        if imports is None:
+            return False
+        if imports:
+            peer.configure(new, self._speaker.settings)
+        peer.settings = new
+        peer.session.update_settings(new)
+        for family in imports:
+            self._speaker._work(peer, peer.importer.reimport(family))
+        if peer.members:
+            self._speaker._regroup(peer, self._moves)
+        return True
+
+
+def _imports_changed(old: tuple[FamilySettings, ...], new: tuple[FamilySettings, ...]) -> frozenset[Family] | None:
+    """The families with another import chain; None: more than chains differs."""
+    if len(old) != len(new):
+        return None
+    changed: set[Family] = set()
+    for one, two in zip(old, new, strict=True):
+        if evolve(one, import_chain=(), export_chain=()) != evolve(two, import_chain=(), export_chain=()):
+            return None
+        if one.import_chain != two.import_chain:
+            changed.add(one.family)
+    return frozenset(changed)
 
 
 def _reprogram(speaker: Speaker) -> None:

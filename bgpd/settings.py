@@ -159,11 +159,17 @@ class PeerSettings:
         made = object.__new__(PeerSettings)
         values = self.__dict__.copy()
         values["families"] = families
+        values.setdefault("_copied_from", self)
         object.__setattr__(made, "__dict__", values)
         return made
 
+    def differs_in_families_only(self, other: PeerSettings) -> bool:
+        """Whether all else is the same for sure: both are copies of one object."""
+        mine: object = self.__dict__.get("_copied_from")
+        return mine is not None and mine is other.__dict__.get("_copied_from")
 
-@frozen
+
+@frozen(cache_hash=True)
 class StaticRoute:
     """A route of configuration's own: a block's blackhole, a peer's reachableBy gateway."""
 

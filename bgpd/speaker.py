@@ -498,10 +498,18 @@ class Speaker:
             if not group.members:
                 del self.groups[group.key]
 
-    def _regroup(self, peer: Peer) -> None:
-        """The peer's export settings changed: move it to the group it now belongs to, sending differences only."""
+    def _regroup(self, peer: Peer, moves: dict[object, UpdateGroup] | None = None) -> None:
+        """The peer's export settings changed: move it to the group it now belongs to, sending differences only.
+
+        `moves`: where others went that changed nothing but their families' settings, by old group and new settings.
+        """
         for family, (old, member) in list(peer.members.items()):
-            new = self._group_for(peer, family)
+            move = (old, id(peer.settings.families))
+            new = moves.get(move) if moves is not None else None
+            if new is None:
+                new = self._group_for(peer, family)
+                if moves is not None:
+                    moves[move] = new
             if new is old:
                 continue
             review = new.adopt(member, old)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
+from bgpd.policy.terms import Term
 from bgpd.rib.adj_rib_in import AdjRibIn
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.nexthop import NextHop, NextHopTable
@@ -21,6 +22,7 @@ from bgpd.wire.rules import Code
 from bgpd.wire.update import ParsedUpdate
 
 _MEMO_LIMIT = 8192
+_CHAINS_LIMIT = 256
 _AS_PATH_HEAD = b"\x40\x02"
 SLICE = 8192
 """Routes that `sweep` looks at in one go: about 10 ms."""
@@ -29,13 +31,23 @@ SLICE = 8192
 class Shared:
     """What all sources of one Speaker share: interned attributes, next hops, tables, and the ids we send."""
 
-    __slots__ = ("_last_id", "attributes", "next_hops", "ribs")
+    __slots__ = ("_chains", "_last_id", "attributes", "next_hops", "ribs")
 
     def __init__(self, families: Iterable[Family], resolve: bool) -> None:
         self.attributes = AttributeTable()
         self.next_hops = NextHopTable(resolve)
         self.ribs = {family: LocRib(family) for family in families}
         self._last_id = 0
+        self._chains: dict[tuple[Term, ...], Chain] = {}
+
+    def import_chain(self, terms: tuple[Term, ...]) -> Chain:
+        """A compiled import chain; one for all peers of the same terms."""
+        chain = self._chains.get(terms)
+        if chain is None:
+            if len(self._chains) >= _CHAINS_LIMIT:
+                self._chains.clear()
+            chain = self._chains[terms] = Chain(terms, "no import term accepts it")
+        return chain
 
     def send_id(self, source: Source, path_id: int) -> bytes:
         """The path id under which we pass on a source's paths of this id (RFC 7911): never depends on attributes."""

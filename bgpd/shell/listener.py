@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from operator import attrgetter
 from time import monotonic
 
 from bgpd.settings import PeerSettings, SpeakerSettings
@@ -150,6 +151,7 @@ class Listener:
         self.settings = SpeakerSettings(asn=0, router_id="0.0.0.0", listen=())
         """Those in force here."""
         self._index = PeerIndex(self.settings)
+        self._seen = _seen(self.settings)
         self._running = False
         self._complained: set[tuple[str, int]] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -204,6 +206,10 @@ class Listener:
 
     def apply(self, settings: SpeakerSettings) -> None:
         """Follow changed settings: listeners come and go, keys change; no existing connection notices."""
+        seen = _seen(settings)
+        if seen == self._seen:
+            self.settings = settings
+            return
         self._use(settings)
         for where in [where for where in self._sockets if where not in self.settings.listen]:
             self._shut(self._sockets.pop(where))
@@ -319,7 +325,7 @@ class Listener:
             _log.warning("connection from %s refused: more than %d in a second%s", remote, rate, suffix)
 
     def _use(self, settings: SpeakerSettings) -> None:
-        self.settings, self._index = settings, PeerIndex(settings)
+        self.settings, self._index, self._seen = settings, PeerIndex(settings), _seen(settings)
         if self._pace.rate != settings.connection_rate:
             self._pace = ConnectionPace(settings.connection_rate)
 
@@ -342,6 +348,16 @@ class Listener:
     def _resume(self, entry: _Socket) -> None:
         if entry.listening and self._sockets.get((entry.address, entry.port)) is entry:
             self._loop.add_reader(entry.sock, self._readable, entry)
+
+
+_of_peer = attrgetter(
+    "address", "password", "disabled", "ttl_security_hops", "ttl", "send_hold_time", "hold_time", "name"
+)
+
+
+def _seen(settings: SpeakerSettings) -> tuple[object, ...]:
+    """All of the settings that the listener looks at: with a change of policy it stays the same."""
+    return (settings.listen, settings.dynamic, settings.connection_rate, list(map(_of_peer, settings.peers)))
 
 
 def _sentence(address: str, port: int, error: OSError) -> str:

@@ -36,6 +36,8 @@ class EtcdServer:
         self.port = free_port()
         self._peer_port = free_port()
         self._extra = list(extra)
+        self._name = "one"
+        self._everyone = ""
         self._scheme = "http"
         self._tls = tls
         if tls is not None:
@@ -49,26 +51,49 @@ class EtcdServer:
         """For the datastore's option."""
         return f"{'etcd' if self._scheme == 'http' else 'etcds'}://127.0.0.1:{self.port}"
 
+    @classmethod
+    def cluster(cls, folder: Path, size: int) -> list[EtcdServer]:
+        """Members of one cluster, none started; it serves once most of them are."""
+        members = []
+        for number in range(size):
+            (folder / f"m{number}").mkdir()
+            members.append(cls(folder / f"m{number}"))
+            members[-1]._name = f"m{number}"
+        everyone = ",".join(f"{member._name}={member._peer_url}" for member in members)
+        for member in members:
+            member._everyone = everyone
+        return members
+
+    @property
+    def _peer_url(self) -> str:
+        return f"http://127.0.0.1:{self._peer_port}"
+
     def launch(self) -> None:
         """Start it and do not wait."""
-        client, peer = f"{self._scheme}://127.0.0.1:{self.port}", f"http://127.0.0.1:{self._peer_port}"
-        arguments = [self._program, "--name", "one", "--data-dir", str(self.folder / "data")]
+        client, peer = f"{self._scheme}://127.0.0.1:{self.port}", self._peer_url
+        arguments = [self._program, "--name", self._name, "--data-dir", str(self.folder / "data")]
         arguments += ["--listen-client-urls", client, "--advertise-client-urls", client]
         arguments += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        arguments += ["--initial-cluster", f"one={peer}", "--log-level", "error", *self._extra]
+        everyone = self._everyone or f"{self._name}={peer}"
+        arguments += ["--initial-cluster", everyone, "--log-level", "error", *self._extra]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
     async def start(self) -> None:
         """Start it and wait until it serves."""
         self.launch()
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Until it serves."""
         async with asyncio.timeout(60):
-            while not await asyncio.to_thread(self._serves):
+            while not await asyncio.to_thread(self.serves):
                 assert self._process is not None
                 assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
                 await asyncio.sleep(0.02)
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Whether it answers."""
         context = None
         if self._tls is not None:
             context = ssl.create_default_context(cafile=f"{self._tls}/ca.pem")
@@ -98,17 +123,17 @@ class EtcdServer:
         shutil.rmtree(self.folder / "data")
 
     async def gateway(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """`post` in a thread."""
+        return await asyncio.to_thread(self.post, path, body)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """A call of etcd's JSON gateway, which is not the way that the program under test takes."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/v3/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-
-        def call() -> Any:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return json.load(response)
-
-        answer: dict[str, Any] = await asyncio.to_thread(call)
-        return answer
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
 
 
 def certificates(folder: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -17,11 +19,17 @@ import pytest
 from config import resources as r
 from config.datastore import Datastore, DatastoreError, open_datastore, open_editor
 from config.etcd import EtcdEditor, EtcdSource
-from config.etcd_keys import RESOURCES
+from config.etcd_keys import RESOURCES, place_of, stored
 from config.snapshot import Snapshot
 from config.source import Expired, Unavailable
+from tests.interop.common import PEER_AS, peer_config, session
+from tests.interop.conftest import OURS4, PEER4, Pair
 from tests.interop.etcd_calls import Raw
 from tests.interop.etcd_server import EtcdServer, certificates
+from tests.interop.model import IPV4
+from tests.interop.namespace import Namespace, wait_until
+from tests.interop.ours import Ours
+from tests.interop.peers import Bird, need
 
 pytestmark = pytest.mark.interop
 GROUP = "projectcalico.org/v3"
@@ -538,3 +546,133 @@ async def test_the_next_endpoint_takes_over(etcd: EtcdServer, editor: EtcdEditor
         await etcd.start()
         await editor.apply(pool("p"))
         await store.until(lambda snapshot: "p" in cidrs(snapshot))
+
+
+async def test_every_endpoint_of_a_cluster_serves_in_turn(tmp_path: Path) -> None:
+    """Three members; each is killed once, the one in use too, and nothing is missed."""
+    members = EtcdServer.cluster(tmp_path, 3)
+    try:
+        for member in members:
+            member.launch()
+        await asyncio.gather(*(member.wait() for member in members))
+        url = "etcd://" + ",".join(f"127.0.0.1:{member.port}" for member in members)
+        editor = EtcdEditor(url, env={})
+        await editor.apply(node("a"))
+        async with Followed(open_datastore(url, node="a", state_dir=None, env={})) as store:
+            await store.until(lambda snapshot: "a" in snapshot.of(r.Node))
+            for number, member in enumerate(members):
+                member.kill()
+                await Raw.insist(partial(apply_whatever_happens, editor, pool(f"p{number}")))
+                await store.until(lambda snapshot: f"p{number}" in cidrs(snapshot))  # noqa: B023
+                member.launch()
+                await member.wait()
+        await editor.close()
+    finally:
+        for member in members:
+            member.kill()
+
+
+async def apply_whatever_happens(editor: EtcdEditor, value: dict[str, Any]) -> None:
+    """While a leader is elected, writes fail."""
+    while True:
+        try:
+            await editor.apply(value)
+            return
+        except DatastoreError:
+            await asyncio.sleep(0.1)
+
+
+# --- the daemon
+
+OUTAGE = float(os.environ.get("ETCD_OUTAGE", "2"))
+"""Seconds; 60 is the project's figure."""
+
+
+class EtcdNode(Ours):
+    """The product: `bgpd --node a --datastore etcd://...`."""
+
+    def __init__(self, namespace: Namespace, directory: Path, url: str) -> None:
+        super().__init__(namespace, directory)
+        self._url = url
+
+    def arguments(self) -> list[str]:
+        return ["-m", "bgpd", "--node", "a", "--datastore", self._url]
+
+    def datastore(self) -> Any:
+        return self.get("/status")["datastore"]
+
+
+def test_the_daemon_over_outages_a_wipe_and_a_start_without_etcd(pair: Pair) -> None:
+    """BIRD keeps its session and every route, until what is missing comes or is confirmed."""
+    need(Bird)
+    (pair.directory / "etcd").mkdir()
+    etcd = EtcdServer(pair.directory / "etcd")
+
+    def start() -> None:
+        pair.ours.enter(etcd.launch)
+        wait_until(lambda: pair.ours.enter(etcd.serves), 30, "etcd serves")
+
+    def put(*values: dict[str, Any]) -> None:
+        for value in values:
+            key, _, _ = place_of(value)
+            text = base64.b64encode(stored(value)).decode()
+            body = {"key": base64.b64encode(key.encode()).decode(), "value": text}
+            pair.ours.enter(lambda: etcd.post("kv/put", body))  # noqa: B023
+
+    tor = {"peerIP": PEER4, "asNumber": PEER_AS}
+    everything = (
+        {**node("a"), "spec": {"bgp": {"ipv4Address": f"{OURS4}/24", "asNumber": 65001}}},
+        {
+            **pool("x"),
+            "kind": "BGPConfiguration",
+            "metadata": {"name": "default"},
+            "spec": {"nodeToNodeMeshEnabled": False},
+        },
+        {**pool("tor"), "kind": "BGPPeer", "spec": tor},
+        pool("pods"),
+        block("a", "10.244.1.0/26"),
+    )
+    bird = pair.daemon(Bird, peer_config(session(IPV4)))
+    ours = EtcdNode(pair.ours, pair.directory / "ours", etcd.url)
+    pair.speakers.append(ours)
+    try:
+        start()
+        put(*everything)
+        bird.start()
+        ours.start()
+        ours.wait_established(PEER4)
+        bird.wait_routes(OURS4, 1)
+
+        etcd.kill()
+        wait_until(lambda: not ours.datastore()["connected"], 30, "the outage is noticed")
+        end = time.monotonic() + OUTAGE
+        while time.monotonic() < end:
+            assert bird.established(OURS4) and len(bird.routes(OURS4)) == 1
+            time.sleep(0.5)
+        assert ours.datastore()["age_seconds"] >= OUTAGE and ours.peers()[PEER4]["flaps"] == 0
+
+        # A restart without etcd: the last good copy, marked with its age.
+        ours.stop()
+        ours.start()
+        ours.wait_established(PEER4)
+        bird.wait_routes(OURS4, 1)
+        store = ours.datastore()
+        assert not store["connected"] and store["age_seconds"] >= OUTAGE
+        assert any("the last good copy" in problem["text"] for problem in store["problems"])
+        start()
+        put(block("a", "10.244.2.0/26"))
+        bird.wait_routes(OURS4, 2)
+        assert ours.datastore()["connected"] and not ours.datastore()["problems"]
+
+        # Wiped: refused until it is confirmed.
+        etcd.kill()
+        etcd.wipe()
+        start()
+        wait_until(lambda: any("no object" in p["text"] for p in ours.datastore()["problems"]), 30, "held back")
+        assert bird.established(OURS4) and len(bird.routes(OURS4)) == 2
+        put(*everything[:-1])
+        (ours.directory / "state" / "accept-empty").touch()
+        bird.wait_routes(OURS4, 0)
+        assert ours.peers()[PEER4]["flaps"] == 0 and not ours.datastore()["problems"]
+    finally:
+        etcd.kill()

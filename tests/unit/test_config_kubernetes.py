@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from attrs import evolve
 
 from config import resources as r
@@ -33,6 +35,8 @@ from tests.kube.support import (
     secret,
     source,
 )
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def addresses(snapshot: Snapshot) -> dict[str, str]:
@@ -499,6 +503,29 @@ async def test_a_line_that_is_no_json_is_made_good_by_a_new_listing(server: Kube
 
 
 # --- who may what
+
+
+async def test_the_manifest_grants_what_is_used_and_nothing_else(server: KubeServer) -> None:
+    """containers/rbac.yaml against every request of a source that sees everything change."""
+    used: set[tuple[str, str, str]] = set()
+
+    def note(verb: str, kind: Kind, space: str, name: str) -> bool:
+        used.add((kind.group, kind.plural, verb))
+        return False
+
+    server.denied = note
+    server.store.put(peer("tor", secret_name="bgp"))
+    async with followed(server) as watched:
+        await watched.until()
+        server.cut()
+        server.store.put(pool("p"))
+        await watched.until(lambda found: "p" in cidrs(found))
+    granted: set[tuple[str, str, str]] = set()
+    for document in yaml.safe_load_all((ROOT / "containers" / "rbac.yaml").read_text()):
+        for rule in document.get("rules", ()):
+            granted |= set(itertools.product(rule["apiGroups"], rule["resources"], rule["verbs"]))
+            assert ("secrets" in rule["resources"]) == ("resourceNames" in rule)
+    assert {entry for entry in granted if entry[0] != "projectcalico.org"} == used
 
 
 async def first_failure(url: str, **env: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import random
@@ -164,6 +165,7 @@ class Daemon:
         self._state = DaemonState(options.node, version())
         self._state.kernel_wanted = not options.no_kernel
         self._state.datastore = self._datastore_view
+        self._state.propose = self.propose
         self._collector = Collector()
         self._background: list[asyncio.Task[Any]] = []
 
@@ -171,9 +173,9 @@ class Daemon:
         """Where the resources are. Raises StartError."""
         return _datastore(self._options)
 
-    def compile_snapshot(self, snapshot: Snapshot) -> Compiled:
+    def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         """What resources mean for this speaker. Raises StartError for what can only be wrong at the start."""
-        return compile(snapshot, self._options.node, os.environ, self._memory)
+        return compile(snapshot, self._options.node, os.environ, memory)
 
     async def run(self) -> None:
         """Start, run until a signal comes, stop. Raises StartError."""
@@ -321,7 +323,7 @@ class Daemon:
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Resources have changed."""
         try:
-            compiled = self._compiled = self.compile_snapshot(snapshot)
+            compiled = self._compiled = self.compile_snapshot(snapshot, self._memory)
         except StartError:
             if self._settings is None:
                 raise
@@ -338,6 +340,29 @@ class Daemon:
             self._apply(self._override(compiled.settings))
             self._applied_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._changed.set()
+
+    def propose(self, body: bytes) -> tuple[dict[str, Any], SpeakerSettings | None]:
+        """What proposed resources would mean; see bgpd.api.plan. For a thread: it looks at immutable values alone."""
+        from config.plan import node_plan, propose
+
+        before, settings, snapshot = self._compiled, self._settings, self._datastore.snapshot
+        if before is None or settings is None:
+            raise ValueError("the daemon has no configuration yet: it waits for its datastore")
+        try:
+            value = json.loads(body)
+            objects, delete = value.get("objects", []), value.get("delete", [])
+            if not (isinstance(objects, list) and isinstance(delete, list)):
+                raise TypeError
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            raise ValueError('a proposal is JSON: {"objects": [...], "delete": [...], "whole": false}') from None
+        proposal = propose(objects, delete, whole=value.get("whole") is True)
+        try:
+            after = self.compile_snapshot(proposal.apply(snapshot))
+        except StartError as error:
+            raise ValueError(str(error)) from None
+        new = self._override(after.settings) if after.settings is not None else None
+        plan = node_plan(self._options.node, before, after, settings, new)
+        return plan | {"running": True, "objects": proposal.objects(snapshot)}, new
 
     def _override(self, settings: SpeakerSettings) -> SpeakerSettings:
         """What the command line says stands above the resources."""

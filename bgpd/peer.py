@@ -35,6 +35,22 @@ def cluster_id(settings: SpeakerSettings, peer: PeerSettings) -> bytes:
     return parse_address(peer.cluster_id or settings.cluster_id or settings.router_id)
 
 
+def import_rules(speaker: SpeakerSettings, peer: PeerSettings) -> ImportRules:
+    """What decides, beside the chains, about what a peer sends."""
+    clusters = {cluster_id(speaker, peer)}
+    if speaker.cluster_id:
+        clusters.add(parse_address(speaker.cluster_id))
+    return ImportRules(
+        local_asn(speaker, peer),
+        peer.asn,
+        kind_of(speaker, peer) is SourceKind.EBGP,
+        parse_address(speaker.router_id),
+        frozenset(clusters),
+        peer.allow_local_as,
+        peer.enforce_first_as,
+    )
+
+
 class Peer:
     """State of one peer; outlives its sessions."""
 
@@ -86,20 +102,8 @@ class Peer:
     def configure(self, settings: PeerSettings, speaker: SpeakerSettings) -> None:
         """Put settings into force for what comes in."""
         self.settings = settings
-        kind = kind_of(speaker, settings)
-        self.source.kind = kind
-        clusters = {cluster_id(speaker, settings)}
-        if speaker.cluster_id:
-            clusters.add(parse_address(speaker.cluster_id))
-        rules = ImportRules(
-            local_asn(speaker, settings),
-            settings.asn,
-            kind is SourceKind.EBGP,
-            parse_address(speaker.router_id),
-            frozenset(clusters),
-            settings.allow_local_as,
-            settings.enforce_first_as,
-        )
+        self.source.kind = kind_of(speaker, settings)
+        rules = import_rules(speaker, settings)
         self.limits.use(settings)
         self.importer.configure(rules, {f.family: self._shared.import_chain(f.import_chain) for f in settings.families})
 

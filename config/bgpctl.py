@@ -6,18 +6,22 @@ broom, and is the only file that knows all three.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import TYPE_CHECKING, Any
 
 import click
+from attrs import evolve
 
 from bgpd.ctl.client import CtlError
-from bgpd.ctl.commands import make_cli
+from bgpd.ctl.commands import answering, make_cli
+
+if TYPE_CHECKING:
+    from bgpd.settings import SpeakerSettings
 
 
 def clean_kernel(table: int | None, protocol: int | None) -> dict[str, int]:
     """Remove our routes from the kernel, with no daemon's help. Raises CtlError."""
-    from attrs import evolve
-
     from bgpd.settings import FibSettings
     from bgpd.shell.kernel import KernelError, clean
 
@@ -32,8 +36,24 @@ def clean_kernel(table: int | None, protocol: int | None) -> dict[str, int]:
 def resource_commands() -> list[click.Command]:
     """Commands that read resources; loaded when one of them, or the list of all, is asked for."""
     from config import ctl
+    from config.ctl_plan import make_plan
 
-    return list(ctl.commands)
+    plan = make_plan(offline_tables)
+    assert plan.callback is not None
+    plan.callback = answering(plan.callback)
+    return [*ctl.commands, plan]
+
+
+def offline_tables(old: SpeakerSettings, new: SpeakerSettings, limit: int) -> tuple[list[Any], list[Any]]:
+    """What a speaker would tell its peers otherwise, as far as routes of configuration go (`bgpctl plan`)."""
+    from bgpd.api.limits import Pace
+    from bgpd.api.plan import tables
+    from bgpd.speaker import Speaker
+
+    # Without a kernel no next hop resolves; here each counts as reachable.
+    speaker = Speaker(evolve(old, resolve_next_hops=False), 0.0, lambda: 1.0)
+    told, kernel = asyncio.run(tables(speaker, evolve(new, resolve_next_hops=False), limit, Pace()))
+    return list(told), list(kernel)
 
 
 def main() -> None:

@@ -6,16 +6,17 @@ import asyncio
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from config.copy import CopyFile
-from config.datastore import FORMS, default_url, open_datastore
+from config.datastore import FORMS, Editor, default_url, open_datastore, open_editor
 from config.given import Object, read_given
+from config.parse import NAMESPACED
 from config.problems import Problem
-from config.snapshot import Put, Snapshot
+from config.snapshot import Key, Put, Snapshot
 from config.source import DatastoreError
 
 __all__ = [
@@ -25,11 +26,14 @@ __all__ = [
     "file_option",
     "load_copy",
     "load_snapshot",
+    "read_all",
+    "use",
     "needed_url",
     "show_problems",
     "table",
 ]
 
+T = TypeVar("T")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -96,6 +100,37 @@ def checked_given(files: Sequence[str]) -> list[Object]:
     if not given.objects:
         raise click.ClickException("the files hold no objects; nothing was done")
     return list(given.objects)
+
+
+def use(url: str, work: Callable[[Editor], Awaitable[T]]) -> T:
+    """Do something with a datastore's editor. Raises click.ClickException in the client's words."""
+
+    async def run() -> T:
+        editor = open_editor(url, env=os.environ)
+        try:
+            return await work(editor)
+        finally:
+            await editor.close()
+
+    try:
+        return asyncio.run(run())
+    except DatastoreError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def read_all(url: str, kinds: Iterable[str]) -> list[tuple[Key, dict[str, Any]]]:
+    """Every object of these kinds, as a datastore has it. Raises click.ClickException."""
+
+    async def fetch(editor: Editor) -> list[tuple[Key, dict[str, Any]]]:
+        found = []
+        for kind in kinds:
+            for value in await editor.get(kind):
+                metadata = value.get("metadata", {})
+                space = f"{metadata.get('namespace', '')}/" if kind in NAMESPACED else ""
+                found.append(((kind, f"{space}{metadata.get('name', '')}"), value))
+        return found
+
+    return use(url, fetch)
 
 
 def load_snapshot(url: str, node: str, timeout: float = 10.0) -> Snapshot:

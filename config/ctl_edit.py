@@ -7,7 +7,6 @@ there, or could not be written; 2 wrong usage.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import tempfile
@@ -17,8 +16,8 @@ from typing import Any, TypeVar
 import click
 import yaml
 
-from config.ctl_common import checked_given, datastore_option, failing, file_option, table
-from config.datastore import Editor, open_editor
+from config.ctl_common import checked_given, datastore_option, failing, file_option, table, use
+from config.datastore import Editor
 from config.given import Object
 from config.kinds import KINDS, NAMESPACED_KINDS, Kind, columns, custom_columns, find_kind
 from config.parse import NAMESPACED
@@ -32,22 +31,6 @@ Value = dict[str, Any]
 _CLUSTER_METADATA = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink")
 _DEFAULT_ASN = "64512"
 HIDDEN = "(hidden: add --secrets)"
-
-
-def use(url: str, work: Callable[[Editor], Awaitable[T]]) -> T:
-    """Do something with a datastore's editor. Raises click.ClickException in the client's words."""
-
-    async def run() -> T:
-        editor = open_editor(url, env=os.environ)
-        try:
-            return await work(editor)
-        finally:
-            await editor.close()
-
-    try:
-        return asyncio.run(run())
-    except DatastoreError as error:
-        raise click.ClickException(str(error)) from None
 
 
 # --- get

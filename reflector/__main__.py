@@ -6,10 +6,13 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from bgpd.__main__ import Daemon, StartError, run, version
+from bgpd.settings import SpeakerSettings
 from config.compile import Compiled
 from config.datastore import Datastore
+from config.memory import Memory
 from config.snapshot import Snapshot
 from config.source import Status
 from reflector.flags import flag_settings
@@ -30,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 class Standalone(Daemon):
     """A reflector that finds its clients in Calico's resources."""
 
-    def compile_snapshot(self, snapshot: Snapshot) -> Compiled:
+    def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         try:
             return compile_reflector(snapshot, self._options, os.environ)
         except ClusterIdError as error:
@@ -45,7 +48,10 @@ class Flags(Daemon):
         self._options.datastore = ""
         return _Nothing()
 
-    def compile_snapshot(self, snapshot: Snapshot) -> Compiled:
+    def propose(self, body: bytes) -> tuple[dict[str, Any], SpeakerSettings | None]:
+        raise ValueError("this reflector is configured by flags alone: there are no resources to change")
+
+    def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         return Compiled(self._options.node, flag_settings(self._options, self._password), ())
 
 

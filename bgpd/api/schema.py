@@ -418,3 +418,113 @@ class Explain(TypedDict):
     stopped: str
     """Where its way ended, in one sentence: the first of received, accepted, resolved, best, kernel, announced
     that did not happen; "" when all did."""
+
+
+# POST /v1/plan: {"objects": [resource, …], "delete": ["KIND/NAME", …], "whole": bool} -> Plan. Nothing is changed.
+# `whole`: the objects are all there would be; else they are added to, or stand in place of, what is in force.
+
+
+class PlanObject(TypedDict):
+    """One of the proposed objects."""
+
+    object: str
+    """"KIND/NAME"."""
+    action: str
+    """"created", "configured", "unchanged", "deleted", "refused" or "missing" (to be deleted, and not there)."""
+
+
+class PlanProblem(TypedDict):
+    """A problem that would come, or go."""
+
+    object: str
+    field: str
+    value: str
+    allowed: str
+    text: str
+    refused: bool
+    """False: a notice."""
+
+
+class PlanSetting(TypedDict):
+    """One setting that would differ. Passwords are hidden."""
+
+    field: str
+    family: str
+    """"ipv4" or "ipv6" where it belongs to one family of a peer; else ""."""
+    old: str
+    new: str
+    cost: str
+    """"nothing", "chain" (policy is run again, differences are sent), "refresh", "reset" (the session), "restart"
+    (every session)."""
+
+
+class PlanSession(TypedDict):
+    """A session that would differ."""
+
+    peer: str
+    address: str
+    asn: int
+    label: str
+    action: str
+    """"added", "removed", "reset" (it ends and comes back) or "changed" (without a reset)."""
+    settings: list[PlanSetting]
+
+
+class PlanRoute(TypedDict):
+    """A route of configuration's own (own block, service range, reachableBy) that would differ."""
+
+    prefix: str
+    action: str
+    """"added", "removed" or "changed"."""
+    label: str
+
+
+class PlanPrefixes(TypedDict):
+    """Some prefixes."""
+
+    count: int
+    prefixes: list[str]
+    """The first ones in order, at most as many as were asked for (`limit`, 100)."""
+
+
+class PlanTable(TypedDict):
+    """What some peers would be told otherwise."""
+
+    family: str
+    peers: list[str]
+    established: bool
+    """False: the sessions are not there; this is what they would be told if they were."""
+    announced: PlanPrefixes
+    withdrawn: PlanPrefixes
+    changed: PlanPrefixes
+    """Announced before and after, with other attributes."""
+
+
+class PlanKernel(TypedDict):
+    """Routes of ours that would come to, go from or change in the kernel."""
+
+    family: str
+    added: PlanPrefixes
+    removed: PlanPrefixes
+    changed: PlanPrefixes
+
+
+class Plan(TypedDict):
+    """What would change on one node, before anything does."""
+
+    node: str
+    running: bool
+    """Against a running speaker and its tables; else against a datastore, with routes of configuration alone."""
+    can_tell: bool
+    """False: with these resources the node's settings could not be told, and what is in force would stay."""
+    objects: list[PlanObject]
+    problems: list[PlanProblem]
+    mended: list[PlanProblem]
+    sessions: list[PlanSession]
+    routes: list[PlanRoute]
+    settings: list[PlanSetting]
+    """Of the speaker as a whole."""
+    tables: list[PlanTable]
+    kernel: list[PlanKernel]
+    notes: list[str]
+    """What was assumed."""

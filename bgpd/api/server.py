@@ -25,6 +25,7 @@ from bgpd.api.health import liveness, readiness
 from bgpd.api.limits import Pace, Rate
 from bgpd.api.lookup import STATUS, Refused, RouteQuery, find_family, find_prefix
 from bgpd.api.page import page
+from bgpd.api.plan import PREFIXES, plan
 from bgpd.api.schema import API_ROOT, DEFAULT_HEALTH, LINES, Health
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import routes
@@ -40,6 +41,11 @@ WRITE_TIME = 30.0
 """Seconds that a reader may take nothing of an answer."""
 STREAMS = 4
 """Route tables written at once."""
+MAX_PROPOSAL = 32 * 1024 * 1024
+"""Octets of a proposal: the resources of a large cluster as JSON."""
+BODY_TIME = 30.0
+"""Seconds in which a proposal has to come."""
+PLAN = f"{API_ROOT}/plan"
 _RATE, _BURST = 50.0, 200.0
 _LIMIT = 100_000_000
 _CLOSE_TIME = 2.0
@@ -61,6 +67,7 @@ class ApiServer:
         """Seconds of the longest piece of work without a turn of the loop."""
         self._listeners: list[_Listener] = []
         self._streams = 0
+        self._planning = False
         self._path = ""
         self._metrics: Answer | None = None
 
@@ -143,6 +150,7 @@ class ApiServer:
             f"{API_ROOT}/routes": self._routes,
             f"{API_ROOT}/explain": self._explain,
             f"{API_ROOT}/kernel": self._kernel,
+            PLAN: self._plan,
         }
 
     async def _readyz(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -202,6 +210,18 @@ class ApiServer:
         prefix = _required(request, "prefix")
         return self._json(await explain(self.state, prefix, request.query.get("peer", ""), pace), pace)
 
+    async def _plan(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self._planning:
+            raise Refused("too-busy", "another plan is being worked out", "try again in a moment")
+        limit = _number(request.query.get("limit", str(PREFIXES)), "prefixes", 1_000_000)
+        self._planning = True
+        try:
+            body = await _body_of(request)
+            pace = Pace()
+            return self._json(await plan(self.state, body, limit, pace), pace)
+        finally:
+            self._planning = False
+
     async def _routes(self, request: web.BaseRequest) -> web.StreamResponse:
         pace = Pace()
         body = routes(self.state, route_query(request.query), pace)
@@ -245,7 +265,7 @@ class _Listener:
         self._rate = Rate(_RATE, _BURST)
         self._server: asyncio.AbstractServer | None = None
         self._silent: set[object] = set()
-        # Short request lines and headers; a body is never read.
+        # Short request lines and headers; a body is read for a plan only.
         self._http = web.Server(
             self._handle, access_log=None, keepalive_timeout=15, max_line_size=4096, max_field_size=4096,
             lingering_time=0, read_bufsize=16384,
@@ -304,10 +324,18 @@ class _Listener:
         elif self._local and not _is_local_name(request.headers.get("Host", "")):
             # A page in a browser on this host could make a name of its own point here.
             raise Refused("bad-request", "the Host header names another host", "ask by address or as localhost")
-        if request.method not in ("GET", "HEAD"):
+        asks_for_plan = request.path == PLAN
+        if request.method not in (("POST",) if asks_for_plan else ("GET", "HEAD")):
             text = f"{request.method[:20]} is not answered"
-            raise Refused("method-not-allowed", text, "use GET: the api changes nothing")
-        if request.can_read_body:
+            hint = "use POST here" if asks_for_plan else "use GET: the api changes nothing"
+            raise Refused("method-not-allowed", text, hint)
+        if asks_for_plan:
+            # A page in a browser may not send this type to another site without being asked first.
+            if request.content_type != "application/json":
+                raise Refused("bad-request", "the proposal is no application/json", "say so in Content-Type")
+            if (request.content_length or 0) > MAX_PROPOSAL:
+                raise _too_large()
+        elif request.can_read_body:
             raise Refused("too-large", "a request has no body here", "put the question into the address")
         if not self._rate.take():
             raise Refused("too-busy", "too many requests", "try again in a moment")
@@ -326,17 +354,42 @@ def route_query(given: object) -> RouteQuery:
     prefix, match = get("prefix", ""), get("match", "exact")
     if match not in ("exact", "longer", "covering"):
         raise Refused("bad-request", f"{match[:80]!r} is no way to match", "use exact, longer or covering")
-    limit = get("limit", "0")
-    if not (limit.isascii() and limit.isdigit() and int(limit[:12]) <= _LIMIT):
-        raise Refused("bad-request", f"{limit[:80]!r} is not a number of routes", f"use 0 (all) to {_LIMIT}")
     return RouteQuery(
         find_family(get("family", "")),
         find_prefix(prefix) if prefix else None,
         match,
         get("received", ""),
         get("advertised", ""),
-        int(limit),
+        _number(get("limit", "0"), "routes", _LIMIT),
     )
+
+
+def _number(text: str, what: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:12]) <= most):
+        raise Refused("bad-request", f"{text[:80]!r} is not a number of {what}", f"use 0 to {most}")
+    return int(text)
+
+
+async def _body_of(request: web.BaseRequest) -> bytes:
+    """The body, within its limits of size and time."""
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIME):
+            while part := await request.content.readany():
+                parts.append(part)
+                size += len(part)
+                if size > MAX_PROPOSAL:
+                    raise _too_large()
+    except TimeoutError:
+        raise Refused(
+            "bad-request", "the proposal did not come to its end", f"send it within {BODY_TIME:g} s"
+        ) from None
+    return b"".join(parts)
+
+
+def _too_large() -> Refused:
+    text = f"a proposal may have {MAX_PROPOSAL >> 20} MiB"
+    return Refused("too-large", text, "propose less at once, or plan against a datastore")
 
 
 def _required(request: web.BaseRequest, name: str) -> str:

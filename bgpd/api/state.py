@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import Protocol
+from typing import Any, Protocol
 
 from bgpd.api.schema import Datastore, Problem
 from bgpd.fib.table import FibTable
+from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
 
 
@@ -52,6 +53,8 @@ class DaemonState:
         """False: started without a kernel role."""
         self.kernel: KernelSide | None = None
         """None until the first dump has been read, and without a kernel role."""
+        self.propose: Callable[[bytes], tuple[dict[str, Any], SpeakerSettings | None]] | None = None
+        """What proposed resources would mean; see bgpd.api.plan. None: this daemon has no resources."""
         self.datastore: Callable[[], Datastore] = lambda: no_datastore()
         self.alive_at: Callable[[], float] = clock
         """When the runner last turned, by `clock`."""

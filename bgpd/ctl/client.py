@@ -19,6 +19,7 @@ from bgpd.api.schema import (
     KernelTable,
     Peer,
     PeerDetail,
+    Plan,
     Route,
     RoutesEnd,
     Status,
@@ -27,6 +28,8 @@ from bgpd.api.schema import (
 
 MAX_ANSWER = 256 * 1024 * 1024
 """Octets of an answer that is read as a whole."""
+_PLAN_TIME = 120.0
+"""Seconds that a plan over full tables may take."""
 _MAX_LINE = 4 * 1024 * 1024
 
 
@@ -62,6 +65,12 @@ class Client:
         """The fate of one prefix."""
         return cast(Explain, self._get("explain", prefix=prefix, peer=peer))
 
+    def plan(self, proposal: dict[str, Any], limit: int) -> Plan:
+        """What would change, before anything does. `proposal`: see schema.Plan."""
+        self.timeout = max(self.timeout, _PLAN_TIME)
+        body = json.dumps(proposal, separators=(",", ":")).encode()
+        return cast(Plan, self._get("plan", body, limit=str(limit)))
+
     def kernel(self) -> KernelTable:
         """What the kernel has of ours."""
         return cast(KernelTable, self._get("kernel"))
@@ -85,23 +94,27 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise CtlError(f"the answer broke off: {error}; try again") from None
 
-    def _get(self, path: str, **query: str) -> dict[str, Any]:
-        connection, response = self._ask(path, query)
+    def _get(self, path: str, body: bytes | None = None, **query: str) -> dict[str, Any]:
+        connection, response = self._ask(path, query, body)
         try:
             if (response.length or 0) > MAX_ANSWER:
                 raise CtlError(f"the answer has {response.length:,} octets; that is no answer of bgpd")
-            body = response.read()
+            answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise CtlError(f"the answer broke off: {error}; try again") from None
         finally:
             connection.close()
-        return _decode(body)
+        return _decode(answer)
 
-    def _ask(self, path: str, query: dict[str, str]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    def _ask(
+        self, path: str, query: dict[str, str], body: bytes | None = None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = self._connect()
         given = urlencode({name: value for name, value in query.items() if value})
         try:
-            connection.request("GET", f"{API_ROOT}/{path}{'?' if given else ''}{given}", headers=self._headers)
+            headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+            url = f"{API_ROOT}/{path}{'?' if given else ''}{given}"
+            connection.request("GET" if body is None else "POST", url, body, headers)
             response = connection.getresponse()
         except TimeoutError:
             connection.close()

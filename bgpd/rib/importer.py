@@ -267,6 +267,16 @@ class Importer:
         self._aged.add(family)
         self._memo.clear()
 
+    def preview(self, old: Path, family: Family, keys: Sequence[bytes]) -> Iterator[tuple[Path, Sequence[bytes]]]:
+        """What prefixes of a path in Adj-RIB-In would have under the rules and chains of this importer, which may be
+        another one's than the path's own. No table is touched."""
+        node = self._settle(family, old.received, old.path_id)
+        if isinstance(node, Path):
+            yield node, keys
+            return
+        for leaf, part in pour(node, keys):
+            yield self._path(family, leaf, old.received, old.path_id), part
+
     def reimport(self, family: Family) -> Iterator[int]:
         """Run all routes of a family through rules and chain again, after `configure`. Stale routes stay stale.
 

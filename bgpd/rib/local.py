@@ -77,12 +77,13 @@ class LocalRoutes:
                 self.shared.ribs[route.family].drop([route.key], self.sources[SourceKind.STATIC], 0)
                 self._resolve_through(route, hops, gone=True)
         for route in sorted(wanted - self.static, key=lambda r: r.key):
-            self.shared.ribs[route.family].put([route.key], self._static_path(route))
+            self.shared.ribs[route.family].put([route.key], self.static_path(route))
             self._resolve_through(route, hops)
         self.static = wanted
         return list(hops.values())
 
-    def _static_path(self, route: StaticRoute) -> Path:
+    def static_path(self, route: StaticRoute) -> Path:
+        """The path of a static route, not put into any table."""
         source = self.sources[SourceKind.STATIC]
         if route.kind is StaticKind.GATEWAY:
             hop = self.shared.next_hops.get(route.gateway)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bgpd", "config", "reflector")
 
 SEAMS = ("bgpd.errors", "bgpd.family", "bgpd.settings", "bgpd.routes", "bgpd.effects", "bgpd.policy.terms")
-PARTS = ("bgpd.outbound", "bgpd.peer", "bgpd.restart")
+PARTS = ("bgpd.outbound", "bgpd.peer", "bgpd.restart", "bgpd.preview")
 """The speaker's parts that lie beside it."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
@@ -50,7 +50,7 @@ WORLDLY = (
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit"),
     *("config.kubernetes_access", "config.kubernetes_client", "config.kubernetes_edit", "config.kubernetes_feed"),
-    *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.given"),
+    *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.plan_text", "config.given"),
     *("config.bgpctl", "reflector"),
 )
 """Modules that may know sockets, clocks, loops and chance. All others are pure."""

@@ -279,8 +279,18 @@ class Speaker:
 
     def flush(self, now: float) -> None:
         """Turn what changed in the tables since the last call into UPDATEs and kernel routes."""
+        self._tell_changes()
         if self._jobs:
+            # Behind what has changed so far: a review learns only by that of keys that are no longer in the table.
             self._work_on()
+            self._tell_changes()
+        if self._release_due:
+            # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
+            self._release_due = False
+            self._effects.append(ReleaseKernel())
+
+    def _tell_changes(self) -> None:
+        """Give what changed in the tables to update groups and kernel."""
         for family, rib in self.ribs.items():
             if not rib.changes:
                 continue
@@ -293,10 +303,6 @@ class Speaker:
                 concerned = (keys for change, keys in changes.items() if not same_way(*change))
                 if routes := self.forwarding.wanted(rib, chain.from_iterable(concerned)):
                     self._effects.append(Program(family, routes))
-        if self._release_due:
-            # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
-            self._release_due = False
-            self._effects.append(ReleaseKernel())
 
     def _announce_ready(self, group: UpdateGroup) -> None:
         if ready := group.ready():

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from math import inf
 from time import monotonic
@@ -36,6 +37,10 @@ READ_LIMIT = 128 * 1024
 which is half a second of a full table."""
 PULL_LIMIT = 256 * 1024
 """Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
+PULL_TIME = 0.01
+"""Seconds of pulling and writing in one turn, about: many peers that want a long table must not stall it either."""
+READ_TIME = 0.03
+"""Seconds of one turn after which what is read waits for the next one: 500 peers may all have a full buffer."""
 PROGRESS_TIME = 2.0
 """Seconds between looks at what blocked peers have acknowledged."""
 FAULT_PAUSE = 1.0
@@ -113,7 +118,9 @@ class Runner:
         self._open: set[Connection] = set()  # with those that are being closed
         self._blocked: dict[Connection, int] = {}  # octets acknowledged at the last look
         self._unfinished: dict[Connection, None] = {}  # pulled up to the limit of one turn
+        self._pull_until = 0.0
         self._taken: dict[Connection, int] = {}  # octets read in this turn
+        self._late: deque[tuple[Connection, bytes]] = deque()  # read when the turn had lasted too long already
         self._resting: list[Connection] = []  # not read any more in this turn
         self._tasks: set[asyncio.Task[object]] = set()
         self._defect_limit = RateLimit(20, 0.2)
@@ -218,15 +225,34 @@ class Runner:
 
     def received(self, connection: Connection, count: int) -> None:
         """Octets of a peer are in the shared buffer."""
-        try:
-            self._speaker.on_data(connection.id, self.buffer[:count], monotonic())
-        except Exception:
-            self._fault(connection, "received data")
+        now = monotonic()
+        if self._due and now - self._due_at > READ_TIME:
+            self._late.append((connection, bytes(self.buffer[:count])))
+            connection.transport.pause_reading()
+            return
+        self._serve(connection, self.buffer[:count], now)
         taken = self._taken[connection] = self._taken.get(connection, 0) + count
         if taken >= READ_LIMIT and not connection.transport.is_closing():
             connection.transport.pause_reading()
             self._resting.append(connection)
         if not self._due:
+            self._schedule()
+
+    def _serve(self, connection: Connection, data: memoryview, now: float) -> None:
+        try:
+            self._speaker.on_data(connection.id, data, now)
+        except Exception:
+            self._fault(connection, "received data")
+
+    def _serve_late(self) -> None:
+        """What came too late for the last turn, in order and with the same bound; then its connection is read again."""
+        until = monotonic() + READ_TIME
+        while self._late and (now := monotonic()) < until:
+            connection, data = self._late.popleft()
+            self._serve(connection, memoryview(data), now)
+            if not connection.transport.is_closing():
+                connection.transport.resume_reading()
+        if self._late:
             self._schedule()
 
     def opened(self, connection: Connection) -> None:
@@ -274,7 +300,7 @@ class Runner:
         """It has taken everything: go on from where the peer is in its group's log."""
         self._blocked.pop(connection, None)
         self._speaker.on_unblocked(connection.id, monotonic())
-        self._pull(connection)
+        self._unfinished[connection] = None
         self._schedule()
 
     def _accepted(self, sock: socket.socket, remote: str) -> None:
@@ -317,6 +343,9 @@ class Runner:
         if self._stopped:
             return
         began = monotonic()
+        if self._late:
+            self._serve_late()
+        self._pull_until = monotonic() + PULL_TIME
         if self._unfinished:
             unfinished, self._unfinished = self._unfinished, {}
             for connection in unfinished:
@@ -339,6 +368,7 @@ class Runner:
 
     def _drain(self) -> None:
         handlers = self._handlers
+        self._pull_until = monotonic() + PULL_TIME
         # Effects can cause further ones: a write may block the peer, a pull may end a dump.
         while effects := self._speaker.take_effects():
             for effect in effects:
@@ -391,7 +421,7 @@ class Runner:
         pull, identity, left = self._speaker.pull, connection.id, PULL_LIMIT
         try:
             while not connection.paused and not connection.closing:
-                if left <= 0:
+                if left <= 0 or monotonic() > self._pull_until:
                     self._unfinished[connection] = None
                     self._schedule()
                     return

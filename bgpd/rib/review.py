@@ -75,6 +75,10 @@ class Review:
             for key in keys:
                 touched.setdefault(key, {})[send_id + key] = None
 
+    def _note_new(self) -> None:
+        """What has changed since the last flush is in the table already, and no group has been told of it."""
+        self.note(self._group.rib.changes)
+
     def _begin(self) -> None:
         """Take the keys at which it has to look: those inside the prefixes that the chains treat differently."""
         new, old, table = self._group.key, self._old.key, self._group.rib.table
@@ -96,6 +100,7 @@ class Review:
 
     def run(self) -> Iterator[int]:
         """Do it, a slice at a time; yields what each cost, in keys."""
+        self._note_new()
         if self._at < 0:
             self._begin()
         while self.members and self._at < len(self._keys):
@@ -106,7 +111,9 @@ class Review:
             for start in range(0, len(parts), SLICE):
                 self._look_at(parts[start : start + SLICE])
                 yield SLICE
+                self._note_new()
             yield len(keys) // 8
+            self._note_new()
         self._group.reviews.remove(self)
 
     def _look_at(self, keys: list[bytes]) -> None:

@@ -62,8 +62,17 @@ class Subject:
     def copy(self) -> Subject:
         """A subject that can be changed without changing this one."""
         new = Subject.__new__(Subject)
-        for name in Subject.__slots__:
-            setattr(new, name, getattr(self, name))
+        new.attrs = self.attrs
+        new.kind = self.kind
+        new.interface = self.interface
+        new.metric = self.metric
+        new.preference = self.preference
+        new.local_pref = self.local_pref
+        new.as_path = self.as_path
+        new.communities = self.communities
+        new.large = self.large
+        new.next_hop = self.next_hop
+        new.tunnel = self.tunnel
         return new
 
     def community_set(self) -> tuple[int, ...]:
@@ -144,26 +153,96 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
 
 
 class _Compiled:
-    __slots__ = ("actions", "label", "match", "tests", "verdict")
+    """A term. Its prefixes are compiled when a route meets it first: of a long chain few terms ever are."""
+
+    __slots__ = ("_match", "_prefixes", "actions", "label", "tests", "verdict")
 
     def __init__(self, term: Term) -> None:
-        prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
+        self._prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
         self.tests = [_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
-        self.match = compile_prefixes(prefixes) if prefixes else None
+        self._match: Matcher | None = None
         self.actions = [_ACTIONS[type(a)](a) for a in term.actions]
         self.verdict = term.verdict
         self.label = term.label
+
+    @property
+    def match(self) -> Matcher | None:
+        """Its prefix conditions; None if it has none."""
+        if self._match is None and self._prefixes:
+            self._match = compile_prefixes(self._prefixes)
+        return self._match
+
+
+class _Skip:
+    """A step before several terms that all name prefixes: keys inside none of them go on at `target`."""
+
+    __slots__ = ("_match", "_ranges", "target")
+
+    def __init__(self, ranges: tuple[t.PrefixRange, ...]) -> None:
+        self._ranges = ranges
+        self._match: Matcher | None = None
+        self.target = 0
+
+    @property
+    def match(self) -> Matcher:
+        """Inside any of the prefixes."""
+        if self._match is None:
+            self._match = compile_prefixes([t.MatchPrefix(self._ranges)])
+        return self._match
+
+
+_Step = _Compiled | _Skip
+
+_WORTH = 4
+"""Terms in a row from which on a look at all their prefixes at once pays."""
+_BROADER = 4
+"""Bits by which a prefix is so much broader than those before it that other routes are meant: a pool behind blocks."""
+
+
+def _program(terms: tuple[Term, ...]) -> tuple[_Step, ...]:
+    """The terms in their order, with a tree of skips over each run of terms that name prefixes."""
+    steps: list[_Step] = []
+    start = 0
+    while start < len(terms):
+        end, broadest = start, 0
+        while end < len(terms) and (ranges := _named(terms[end])):
+            length = min(entry.key[0] for entry in ranges)
+            if end > start and length <= broadest - _BROADER:
+                break
+            broadest = length if end == start else min(broadest, length)
+            end += 1
+        end = max(end, start + 1)
+        _add_tree(steps, terms[start:end])
+        start = end
+    return tuple(steps)
+
+
+def _add_tree(steps: list[_Step], terms: tuple[Term, ...]) -> None:
+    if len(terms) < _WORTH:
+        steps += map(_Compiled, terms)
+        return
+    skip = _Skip(tuple(dict.fromkeys(entry for term in terms for entry in _named(term))))
+    steps.append(skip)
+    middle = len(terms) // 2
+    _add_tree(steps, terms[:middle])
+    _add_tree(steps, terms[middle:])
+    skip.target = len(steps)
+
+
+def _named(term: Term) -> tuple[t.PrefixRange, ...]:
+    """Prefixes outside of which a term does not hold; () if it names none."""
+    return next((c.ranges for c in term.conditions if isinstance(c, t.MatchPrefix) and not c.invert), ())
 
 
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("_compiled", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
+    __slots__ = ("_steps", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms
         self.end_label = end_label
-        self._compiled = tuple(_Compiled(term) for term in terms)
+        self._steps = _program(terms)
         first = terms[0] if terms else None
         self.accepts_all = (
             first is not None and first.verdict is Verdict.ACCEPT and not first.conditions and not first.actions
@@ -187,18 +266,27 @@ class Chain:
         raise AssertionError("a poured key always ends in a leaf")
 
     def _settle(self, index: int, subject: Subject) -> Node:
-        compiled = self._compiled
-        while index < len(compiled):
-            term = compiled[index]
+        steps = self._steps
+        while index < len(steps):
+            term = steps[index]
             index += 1
-            if not all(test(subject) for test in term.tests):
-                continue
-            if term.match is not None:
-                return self._fork(term, term.match, index, subject)
-            subject = _act(term, subject)
-            if term.verdict is not Verdict.NEXT:
-                return Leaf(term.verdict is Verdict.ACCEPT, term.label, subject)
+            if type(term) is _Skip:
+                return self._skip(term, index, subject)
+            assert isinstance(term, _Compiled)
+            for test in term.tests:
+                if not test(subject):
+                    break
+            else:
+                match = term.match
+                if match is not None:
+                    return self._fork(term, match, index, subject)
+                subject = _act(term, subject)
+                if term.verdict is not Verdict.NEXT:
+                    return Leaf(term.verdict is Verdict.ACCEPT, term.label, subject)
         return Leaf(False, self.end_label, subject)
+
+    def _skip(self, skip: _Skip, index: int, subject: Subject) -> Fork:
+        return Fork(skip.match, lambda: self._settle(index, subject), lambda: self._settle(skip.target, subject))
 
     def _fork(self, term: _Compiled, match: Matcher, index: int, subject: Subject) -> Fork:
         def yes() -> Node:

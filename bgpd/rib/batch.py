@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bgpd.policy.chain import Leaf, pour
-from bgpd.rib.chunks import pack
+from bgpd.rib.chunks import CHUNK, pack
 from bgpd.rib.path import Path
 from bgpd.wire.build import build_unreach
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class _Announcement:
+    """Units of one leaf. `withdraw`: what members have to hear instead; empty for those who had nothing."""
+
     __slots__ = ("path", "units", "withdraw")
 
     def __init__(self, path: Path) -> None:
@@ -39,7 +41,8 @@ class Batch:
             if old is not None:
                 self.withdraw(old, keys)
             return
-        for leaf, part in pour(self.group.exporter.node(new), keys):
+        node = self.group.exporter.node(new)
+        for leaf, part in ((node, keys),) if type(node) is Leaf else pour(node, keys):
             if leaf.accepted:
                 self.announce(leaf, new, old, part)
             elif old is not None:
@@ -119,10 +122,19 @@ class Batch:
             messages = build_unreach(group.key.family, units, group.key.max_length)
             for chunk in pack(messages):
                 group.append(chunk, units, dict.fromkeys(excluded, b""))
-        for item, messages in announcements:
-            if messages is not None:
-                self._write(item, messages)
+        self._write_all([(item, messages) for item, messages in announcements if messages is not None])
         group.appended(self._touched)
+
+    def _write_all(self, announcements: list[tuple[_Announcement, list[bytes]]]) -> None:
+        """Neighbours that the same members must not get, who had nothing before, become one chunk."""
+        run = _Run(self.group)
+        for item, messages in announcements:
+            if any(item.withdraw.values()):
+                run.write()
+                self._write(item, messages)
+            else:
+                run.add(tuple(item.withdraw), messages, item.units)
+        run.write()
 
     def _write(self, item: _Announcement, messages: list[bytes]) -> None:
         group = self.group
@@ -139,3 +151,36 @@ class Batch:
             yield from item.units
         for units in self.withdrawn.values():
             yield from units
+
+
+class _Run:
+    """Announcements that go to the same members."""
+
+    __slots__ = ("_excluded", "_group", "_messages", "_size", "_units")
+
+    def __init__(self, group: UpdateGroup) -> None:
+        self._group = group
+        self._excluded: tuple[Member, ...] = ()
+        self._messages: list[bytes] = []
+        self._units: list[bytes] = []
+        self._size = 0
+
+    def add(self, excluded: tuple[Member, ...], messages: list[bytes], units: list[bytes]) -> None:
+        """One more; what does not go with those before begins a new chunk."""
+        size = sum(map(len, messages))
+        if self._messages and (excluded != self._excluded or self._size + size > CHUNK):
+            self.write()
+        if self._messages:
+            self._messages += messages
+            self._units += units
+        else:
+            self._excluded, self._messages, self._units = excluded, messages, units
+        self._size += size
+
+    def write(self) -> None:
+        """Put them into the log."""
+        if self._messages:
+            patches = dict.fromkeys(self._excluded, b"")
+            for chunk in pack(self._messages):
+                self._group.append(chunk, self._units, patches)
+        self._messages, self._units, self._size = [], [], 0

@@ -11,6 +11,7 @@ from bgpd.rib.path import Path
 from bgpd.rib.reflection import EBGP, REFLECTED, withheld
 from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
+from bgpd.wire import usual
 from bgpd.wire.rules import Code
 
 _CACHE_LIMIT = 2048
@@ -53,6 +54,11 @@ class Exporter:
         self.key = key
         self.chain = Chain(key.chain, "no export term accepts it")
         self._nodes: dict[Path, Node] = {}
+        self._reflected = tuple(source for source, target in REFLECTED if target is key.target)
+        self._untouched = self.chain.accepts_all and key.target is not EBGP and key.asn4
+        """Between internal peers, and no policy: what comes in the usual shape goes out so."""
+        self._blank = Subject(wire.AttributeTable().intern(key.family, b"", b""), SourceKind.STATIC)
+        """For leaves whose outgoing form is made already: their subject is not looked at."""
 
     def node(self, path: Path) -> Node:
         """The decision tree of a path for this group; pour its keys through it."""
@@ -77,14 +83,32 @@ class Exporter:
 
     def _make(self, path: Path) -> Node:
         key, attrs = self.key, path.attrs
-        subject = Subject(attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
         reason = withheld(path.source.kind, key.target, attrs) or self._no_next_hop(path)
         if reason:
-            return Leaf(False, reason, subject)
+            return Leaf(False, reason, self._blank)
+        if self._untouched and (leaf := self._reflect(path)) is not None:
+            return leaf
+        subject = Subject(attrs, path.source.kind, path.outgoing_interface, path.metric, path.preference)
         if key.target is EBGP:
             # Before the chain: its AS_PATH conditions see the path as the peer will (Calico reference §4.2).
             subject.as_path = wire.prepend_as_path(attrs.as_path_value, (key.local_asn,))
         return self.chain.settle(subject)
+
+    def _reflect(self, path: Path) -> Leaf | None:
+        """The short way of a client's path to the others: a pattern match says where our attributes go.
+
+        It makes the same octets as `_block`, at a fifth of the cost. None: not of the usual shape, or not reflected.
+        """
+        if path.source.kind not in self._reflected:
+            return None
+        block = path.attrs.block
+        match = usual.REFLECTABLE(block)
+        if match is None:
+            return None
+        at, leaf = match.start(1), Leaf(True, self.chain.terms[0].label, self._blank)
+        block = wire.insert_reflected(block, at, path.source.router_id, self.key.cluster_id)
+        leaf.made = Outgoing(block, self._next_hop(path))
+        return leaf
 
     def _no_next_hop(self, path: Path) -> str:
         hop = self._next_hop(path)
@@ -118,7 +142,7 @@ class Exporter:
         else:
             self._to_internal(subject, changes)
         block = wire.rebuild(attrs.block, changes) if changes else attrs.block
-        if (path.source.kind, self.key.target) in REFLECTED:
+        if path.source.kind in self._reflected:
             block = wire.reflected(block, path.source.router_id, self.key.cluster_id)
         return block if self.key.asn4 else wire.to_two_octet(block)
 

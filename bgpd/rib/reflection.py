@@ -34,9 +34,10 @@ def withheld(source: SourceKind, target: SourceKind, attrs: PathAttributes) -> s
 
     Well-known communities bind routes learned by BGP only (RFC 1997; Calico reference §4.5).
     """
-    denied = _DENIED.get((source, target))
-    if denied:
-        return denied
+    for (one, other), denied in _DENIED.items():
+        # By identity: an enum member's hash is a call in Python.
+        if source is one and target is other:
+            return denied
     if source not in LOCAL and _WELL_KNOWN in attrs.block:
         communities = attrs.communities
         if NO_ADVERTISE in communities:

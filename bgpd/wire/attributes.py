@@ -319,6 +319,11 @@ def reflected(block: bytes, originator_id: bytes, cluster_id: bytes) -> bytes:
         start = _bounds(block, start)[1]
     if at < 0:
         at = size
+    return insert_reflected(block, at, originator_id, cluster_id)
+
+
+def insert_reflected(block: bytes, at: int, originator_id: bytes, cluster_id: bytes) -> bytes:
+    """A block with both attributes at this offset."""
     return b"".join((block[:at], b"\x80\x09\x04", originator_id, b"\x80\x0a\x04", cluster_id, block[at:]))
 
 

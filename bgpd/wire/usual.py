@@ -84,5 +84,11 @@ external one six groups, of which LOCAL_PREF, ORIGINATOR_ID and CLUSTER_LIST (th
 discarded.
 """
 
+REFLECTABLE: Matcher = re.compile(
+    _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + _MED + _LOCAL_PREF[3:-2] + _MIDDLE + b"(" + _END + b")",
+    re.DOTALL,
+).fullmatch
+"""Canonical blocks with LOCAL_PREF and without ORIGINATOR_ID and CLUSTER_LIST, which belong before the only group."""
+
 MULTIPROTOCOL = _compile(_ORIGIN + _as_path())
 """Blocks from which MP_REACH_NLRI was cut. Groups as in CLASSIC, without the next hop."""

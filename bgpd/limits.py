@@ -41,13 +41,16 @@ class Limits:
     def __init__(self, settings: PeerSettings) -> None:
         self.use(settings)
 
-    def use(self, settings: PeerSettings) -> None:
-        """Put limits into force, and begin to count anew: a session is up, or the settings have changed."""
+    def use(self, settings: PeerSettings, empty: bool = False) -> None:
+        """Put limits into force, and begin to count anew: a session is up, or the settings have changed.
+
+        `empty`: the peer has us keep nothing so far, so that nothing need be looked at for a while.
+        """
         self._prefixes = {f.family: f.max_prefixes for f in settings.families if f.max_prefixes}
         self._sets, self._octets = settings.max_attribute_sets, settings.max_octets
         self.limited = bool(self._prefixes or self._sets or self._octets)
-        self._sets_left = 0 if self._sets else _ENDLESS
-        self._octets_left = 0 if self._octets else _ENDLESS
+        self._sets_left = (self._sets if empty else 0) if self._sets else _ENDLESS
+        self._octets_left = (self._octets if empty else 0) if self._octets else _ENDLESS
         self._adj_levels = {family: int(limit * WARN_SHARE) for family, limit in self._prefixes.items()}
         """Sizes of Adj-RIB-In beyond which `prefixes` is to look."""
 

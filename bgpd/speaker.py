@@ -356,7 +356,7 @@ class Speaker:
         peer.source.router_id = negotiated.peer_id
         peer.end_of_rib.clear()
         peer.refreshing.clear()
-        peer.limits.use(peer.settings)
+        peer.limits.use(peer.settings, empty=not any(peer.importer.adj.values()))
         for family in event.dropped:
             self._work(peer, peer.importer.drop(family))
         context = UpdateContext(

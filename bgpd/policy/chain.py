@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from bgpd.policy import terms as t
-from bgpd.policy.prefixes import Matcher, compile_prefixes
+from bgpd.policy.prefixes import PrefixSet, compile_prefixes
 from bgpd.policy.terms import SourceKind, Term, Verdict
 from bgpd.wire.attributes import PathAttributes, prepend_as_path
 
@@ -106,10 +106,10 @@ class Leaf:
 class Fork:
     """A decision that depends on the prefix; both sides are worked out when first needed."""
 
-    __slots__ = ("_no", "_no_from", "_yes", "_yes_from", "match")
+    __slots__ = ("_no", "_no_from", "_yes", "_yes_from", "prefixes")
 
-    def __init__(self, match: Matcher, yes: Callable[[], Node], no: Callable[[], Node]) -> None:
-        self.match = match
+    def __init__(self, prefixes: PrefixSet, yes: Callable[[], Node], no: Callable[[], Node]) -> None:
+        self.prefixes = prefixes
         self._yes_from = yes
         self._no_from = no
         self._yes: Node | None = None
@@ -133,10 +133,28 @@ class Fork:
 Node = Leaf | Fork
 
 
+_SEVERAL = 4
+"""Keys from which on finding the lowest and the highest pays."""
+
+
+def _follow(node: Node, low: bytes, high: bytes) -> Node:
+    """As far as all keys between these two go the same way."""
+    while type(node) is Fork:
+        side = node.prefixes.alike(low, high)
+        if side is None:
+            break
+        node = node.yes if side else node.no
+    return node
+
+
 def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[bytes]]]:
     """Yield (leaf, keys that end there) for all keys."""
+    if type(node) is Fork and len(keys) >= _SEVERAL:
+        low, high = min(keys), max(keys)
+        if low[0] == high[0]:
+            node = _follow(node, low, high)
     while type(node) is Fork:
-        match = node.match
+        match = node.prefixes.match
         if all(map(match, keys)):
             node = node.yes
         elif not any(map(match, keys)):
@@ -153,42 +171,25 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
 
 
 class _Compiled:
-    """A term. Its prefixes are compiled when a route meets it first: of a long chain few terms ever are."""
-
-    __slots__ = ("_match", "_prefixes", "actions", "label", "tests", "verdict")
+    __slots__ = ("actions", "label", "prefixes", "tests", "verdict")
 
     def __init__(self, term: Term) -> None:
-        self._prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
+        prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
+        self.prefixes = PrefixSet(prefixes) if prefixes else None
         self.tests = [_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
-        self._match: Matcher | None = None
         self.actions = [_ACTIONS[type(a)](a) for a in term.actions]
         self.verdict = term.verdict
         self.label = term.label
-
-    @property
-    def match(self) -> Matcher | None:
-        """Its prefix conditions; None if it has none."""
-        if self._match is None and self._prefixes:
-            self._match = compile_prefixes(self._prefixes)
-        return self._match
 
 
 class _Skip:
     """A step before several terms that all name prefixes: keys inside none of them go on at `target`."""
 
-    __slots__ = ("_match", "_ranges", "target")
+    __slots__ = ("prefixes", "target")
 
     def __init__(self, ranges: tuple[t.PrefixRange, ...]) -> None:
-        self._ranges = ranges
-        self._match: Matcher | None = None
+        self.prefixes = PrefixSet([t.MatchPrefix(ranges)])
         self.target = 0
-
-    @property
-    def match(self) -> Matcher:
-        """Inside any of the prefixes."""
-        if self._match is None:
-            self._match = compile_prefixes([t.MatchPrefix(self._ranges)])
-        return self._match
 
 
 _Step = _Compiled | _Skip
@@ -277,25 +278,24 @@ class Chain:
                 if not test(subject):
                     break
             else:
-                match = term.match
-                if match is not None:
-                    return self._fork(term, match, index, subject)
+                if term.prefixes is not None:
+                    return self._fork(term, term.prefixes, index, subject)
                 subject = _act(term, subject)
                 if term.verdict is not Verdict.NEXT:
                     return Leaf(term.verdict is Verdict.ACCEPT, term.label, subject)
         return Leaf(False, self.end_label, subject)
 
     def _skip(self, skip: _Skip, index: int, subject: Subject) -> Fork:
-        return Fork(skip.match, lambda: self._settle(index, subject), lambda: self._settle(skip.target, subject))
+        return Fork(skip.prefixes, lambda: self._settle(index, subject), lambda: self._settle(skip.target, subject))
 
-    def _fork(self, term: _Compiled, match: Matcher, index: int, subject: Subject) -> Fork:
+    def _fork(self, term: _Compiled, prefixes: PrefixSet, index: int, subject: Subject) -> Fork:
         def yes() -> Node:
             changed = _act(term, subject)
             if term.verdict is Verdict.NEXT:
                 return self._settle(index, changed)
             return Leaf(term.verdict is Verdict.ACCEPT, term.label, changed)
 
-        return Fork(match, yes, lambda: self._settle(index, subject))
+        return Fork(prefixes, yes, lambda: self._settle(index, subject))
 
 
 def _act(term: _Compiled, subject: Subject) -> Subject:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, parse_prefix
 from bgpd.policy import terms as t
 from bgpd.policy.chain import Chain, Subject, pour
-from bgpd.policy.prefixes import compile_prefixes, truncate
+from bgpd.policy.prefixes import PrefixSet, compile_prefixes, truncate
 from bgpd.policy.terms import PrefixRange, SourceKind, Term, Verdict
 from bgpd.wire.attributes import AttributeTable, encode_as_path, encode_communities, local_block, rebuild
 
@@ -144,6 +144,36 @@ def test_prefix_matchers_against_arithmetic(family: Family, count: int, data: st
     assert bool(match(key)) == any(map(inside, ranges))
 
 
+@pytest.mark.parametrize("family", [IPV4_UNICAST, IPV6_UNICAST], ids=str)
+@given(data=st.data())
+def test_what_is_said_of_a_run_of_keys_holds_for_each(family: Family, data: st.DataObject) -> None:
+    bounds, length = st.integers(0, family.bits), data.draw(st.integers(0, family.bits))
+    ranges = st.lists(st.builds(PrefixRange, st.just(family), keys(family), bounds, bounds), min_size=1, max_size=4)
+    conditions = data.draw(st.lists(st.builds(t.MatchPrefix, ranges.map(tuple), st.booleans()), min_size=1, max_size=2))
+    near = keys(family) | st.sampled_from([entry.key for c in conditions for entry in c.ranges])
+    some = sorted(truncate(bytes((family.bits,)) + k[1:].ljust(family.octets, b"\0"), length) for k in
+                  data.draw(st.lists(near, min_size=1, max_size=8)))  # fmt: skip
+    answer = PrefixSet(conditions).alike(some[0], some[-1])
+    each = {bool(PrefixSet(conditions).match(key)) for key in some}
+    assert answer is None or each == {answer}
+    if len(some) == 1:
+        assert answer is not None
+
+
+def test_a_run_inside_or_outside_of_everything_is_settled_by_its_ends() -> None:
+    known = PrefixSet([t.MatchPrefix((between("10.0.0.0/8"), between("12.0.0.0/8")))])
+    run = {name: parse_prefix(name)[1] for name in ("9.0.0.0/26", "10.0.0.0/26", "10.255.255.192/26", "11.0.0.0/26",
+                                                    "12.1.0.0/26")}  # fmt: skip
+    assert known.alike(run["10.0.0.0/26"], run["10.255.255.192/26"]) is True
+    assert known.alike(run["11.0.0.0/26"], run["11.0.0.0/26"]) is False
+    assert known.alike(run["9.0.0.0/26"], run["9.0.0.0/26"]) is False
+    assert known.alike(run["9.0.0.0/26"], run["10.0.0.0/26"]) is None
+    assert known.alike(run["10.0.0.0/26"], run["12.1.0.0/26"]) is None
+    apart = PrefixSet([t.MatchPrefix((between("10.0.0.0/8"),), invert=True)])
+    assert apart.alike(run["10.0.0.0/26"], run["10.255.255.192/26"]) is False
+    assert apart.alike(run["11.0.0.0/26"], run["12.1.0.0/26"]) is True
+
+
 verdicts = st.sampled_from(list(Verdict))
 conditions = st.one_of(
     st.builds(
@@ -179,6 +209,16 @@ def test_pouring_equals_deciding_one_by_one(terms: tuple[Term, ...], many: list[
             alone = _plainly(terms, key)
             assert (leaf.accepted, leaf.label, leaf.subject.community_set(), leaf.subject.local_pref) == alone
     assert sorted(seen) == sorted(many)
+
+
+@given(chains, st.integers(8, 32), st.lists(keys(IPV4_UNICAST), min_size=4, max_size=12))
+def test_pouring_keys_of_one_length(terms: tuple[Term, ...], length: int, many: list[bytes]) -> None:
+    run = sorted({truncate(b"\x20" + key[1:].ljust(4, b"\0"), length) for key in many})
+    what, chain = subject(), Chain(terms)
+    for leaf, part in pour(chain.settle(what), run):
+        for key in part:
+            alone = _plainly(terms, key)
+            assert (leaf.accepted, leaf.label, leaf.subject.community_set(), leaf.subject.local_pref) == alone
 
 
 def _plainly(terms: tuple[Term, ...], key: bytes) -> tuple[bool, str, tuple[int, ...], int | None]:

@@ -238,7 +238,7 @@ def _named(term: Term) -> tuple[t.PrefixRange, ...]:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("_steps", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
+    __slots__ = ("__weakref__", "_steps", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms

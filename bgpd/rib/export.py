@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 from bgpd.family import IPV4_UNICAST, Family
 from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject
@@ -25,7 +25,8 @@ class GroupKey:
     target: SourceKind
     """EBGP, IBGP or IBGP_CLIENT."""
     local_asn: int
-    chain: tuple[Term, ...]
+    chain: tuple[Term, ...] = field(hash=False)
+    """Long as a rule, and the same for nearly all: comparing finds that out faster than hashing would."""
     next_hop_mode: NextHopMode
     own_address: bytes
     """Our next hop for this family; b"" if we have none."""

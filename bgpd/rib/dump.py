@@ -1,13 +1,14 @@
 """The whole table as a group's members get it: a new member's first octets, and the answer to a route refresh.
 
 It is encoded slice by slice as the fastest reader gets on, and shared by all who began at the same state of the table.
-What changes meanwhile is in the group's log behind it, or among the units that a member looks up; what is encoded is
-the table's present state, so that a change told twice does no harm.
+It is the table as it was when the walk began; what has changed since is in the group's log behind it, or among the
+units that a member looks up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from bgpd.policy.chain import pour
@@ -52,11 +53,13 @@ class DumpChunk:
 class Dump:
     """One walk over the table for one group."""
 
-    __slots__ = ("_chunks", "_ends", "_group", "_keys", "_slice", "place")
+    __slots__ = ("_chunks", "_ends", "_entries", "_group", "_keys", "_slice", "place")
 
     def __init__(self, group: UpdateGroup, place: int) -> None:
         self._group = group
-        self._keys = list(group.rib.table)
+        table = group.rib.table
+        self._keys = list(table)
+        self._entries = list(table.values())
         self._chunks: list[DumpChunk] = []
         self._ends: list[int] = []
         """How many keys were encoded with each chunk and those before it."""
@@ -70,8 +73,9 @@ class Dump:
             start = self._ends[-1] if self._ends else 0
             if start >= len(self._keys):
                 return None
-            keys = self._keys[start : start + self._slice]
-            chunk = self._encode(keys)
+            end = start + self._slice
+            keys = self._keys[start:end]
+            chunk = self._encode(keys, self._entries[start:end])
             self._chunks.append(chunk)
             self._ends.append(start + len(keys))
             # The next slice is to give about one chunk of octets.
@@ -82,11 +86,11 @@ class Dump:
         """The keys behind the first `number` chunks."""
         return self._keys[self._ends[number - 1] if number else 0 :]
 
-    def _encode(self, keys: list[bytes]) -> DumpChunk:
+    def _encode(self, keys: list[bytes], entries: list[Entry]) -> DumpChunk:
         group, chunk = self._group, DumpChunk()
         pieces: list[bytes] = []
         size = 0
-        for path, part in by_path(group, keys):
+        for path, part in by_path(group, keys, entries):
             for leaf, poured in pour(group.exporter.node(path), part):
                 if not leaf.accepted:
                     continue
@@ -104,28 +108,34 @@ class Dump:
         return chunk
 
 
-def by_path(group: UpdateGroup, keys: list[bytes]) -> Iterable[tuple[Path, list[bytes]]]:
-    """What a group tells of, before its rules: each path with its keys. Under ADD-PATH a key may come several times."""
-    entries: dict[Entry | None, list[bytes]] = {}
-    for key, entry in zip(keys, map(group.rib.table.get, keys), strict=True):
-        try:
-            entries[entry].append(key)
-        except KeyError:
-            entries[entry] = [key]
+def by_path(
+    group: UpdateGroup, keys: Sequence[bytes], entries: Sequence[Entry | None]
+) -> Iterable[tuple[Path, Sequence[bytes]]]:
+    """What a group tells of, before its rules: each path with its keys. Under ADD-PATH a key may come several times.
+
+    Keys that were learned together have one entry, and lie together: such runs are found in C (30 ns a key, against
+    100 and more for a loop that puts each into its place).
+    """
+    found: dict[Entry, list[bytes]] = {}
+    start = 0
+    for entry, run in groupby(entries):
+        end = start + len(list(run))
+        if entry is not None:
+            known = found.get(entry)
+            if known is None:
+                found[entry] = list(keys[start:end])
+            else:
+                known += keys[start:end]
+        start = end
     if group.key.add_path:
-        for entry, part in entries.items():
-            for path in paths(entry):
-                if path.next_hop.reachable:
-                    yield path, part
-        return
-    found: dict[Path, list[bytes]] = {}
-    for entry, part in entries.items():
+        return [(path, part) for entry, part in found.items() for path in paths(entry) if path.next_hop.reachable]
+    told: dict[Path, list[bytes]] = {}
+    for entry, part in found.items():
         chosen = best(entry)
-        if chosen is None:
-            continue
-        known = found.get(chosen)
-        if known is None:
-            found[chosen] = part
-        else:
-            known += part
-    yield from found.items()
+        if chosen is not None:
+            known = told.get(chosen)
+            if known is None:
+                told[chosen] = part
+            else:
+                known += part
+    return told.items()

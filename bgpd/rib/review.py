@@ -125,12 +125,15 @@ class Review:
             certain = [key for key in keys if key not in self._touched]
             for key in changed:
                 withdrawn.update(self._touched.pop(key))
-            self._tell(by_path(self._group, changed), told, withdrawn)
-        differing = [(path, self._differing(path, part)) for path, part in by_path(self._group, certain)]
+            self._tell(self._present(changed), told, withdrawn)
+        differing = [(path, self._differing(path, part)) for path, part in self._present(certain)]
         self._tell(differing, told, withdrawn)
         self._write(told, withdrawn)
 
-    def _differing(self, path: Path, keys: list[bytes]) -> list[bytes]:
+    def _present(self, keys: list[bytes]) -> Iterable[tuple[Path, Sequence[bytes]]]:
+        return by_path(self._group, keys, list(map(self._group.rib.table.get, keys)))
+
+    def _differing(self, path: Path, keys: Sequence[bytes]) -> Sequence[bytes]:
         """The keys of which the two groups tell other things, with this path."""
         group, before = self._group, self._before
         now = [(self._outcome(leaf, path), part) for leaf, part in pour(group.exporter.node(path), keys)]
@@ -148,7 +151,7 @@ class Review:
 
     def _tell(
         self,
-        parts: Iterable[tuple[Path, list[bytes]]],
+        parts: Iterable[tuple[Path, Sequence[bytes]]],
         told: list[tuple[Leaf, Path, Sequence[bytes]]],
         withdrawn: dict[bytes, None],
     ) -> None:

@@ -85,12 +85,22 @@ def _attributes_only(attributes: bytes) -> bytes:
 
 
 def _fields(nlri: Sequence[bytes], room: int) -> list[bytes]:
-    """NLRI fields of at most `room` octets. One join where all fits, else slices sized for the longest key."""
+    """NLRI fields of at most `room` octets. One join where all fits, else slices of equally many keys.
+
+    As a rule all keys are of one length, which the mean is then; else slices are sized for the longest.
+    """
     field = b"".join(nlri)
     if len(field) <= room:
         return [field] if field else []
+    mean = -(-len(field) // len(nlri))
+    fields = _slices(nlri, room // mean) if room >= mean else []
+    if fields and max(map(len, fields)) <= room:
+        return fields
     longest = max(map(len, nlri))
-    count = room // longest if room > 0 else 0
-    if not count:
+    if room < longest:
         raise AttributesTooLong(f"{room} octets left for a prefix of {longest}")
+    return _slices(nlri, room // longest)
+
+
+def _slices(nlri: Sequence[bytes], count: int) -> list[bytes]:
     return [b"".join(nlri[i : i + count]) for i in range(0, len(nlri), count)]

@@ -44,6 +44,7 @@ from config.memory import Memory
 from config.problems import Problem
 from config.resources import LogSeverity
 from config.snapshot import Snapshot
+from config.workloads import WorkloadFolder, status_folder
 
 if TYPE_CHECKING:
     from bgpd.shell.kernel import Kernel
@@ -152,6 +153,8 @@ class Daemon:
         self._changed = asyncio.Event()
         self._datastore = self.open_datastore()
         self._memory = Memory()
+        self._workloads: WorkloadFolder | None = None
+        self._snapshot: Snapshot | None = None
         self._compiled: Compiled | None = None
         self._settings: SpeakerSettings | None = None
         self._forwarding_kept = True
@@ -175,7 +178,17 @@ class Daemon:
 
     def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         """What resources mean for this speaker. Raises StartError for what can only be wrong at the start."""
-        return compile(snapshot, self._options.node, os.environ, memory)
+        if self._workloads is None:
+            self._workloads = WorkloadFolder(status_folder(os.environ), self._on_workloads)
+            self._background.append(asyncio.create_task(self._workloads.run()))
+        workloads = self._workloads
+        compiled = compile(snapshot, self._options.node, os.environ, memory, workloads.workloads)
+        return evolve(compiled, problems=(*compiled.problems, *workloads.problems)) if workloads.problems else compiled
+
+    def _on_workloads(self) -> None:
+        """Felix's view of the pods has changed."""
+        if self._snapshot is not None:
+            self._on_snapshot(self._snapshot)
 
     async def run(self) -> None:
         """Start, run until a signal comes, stop. Raises StartError."""
@@ -322,6 +335,7 @@ class Daemon:
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Resources have changed."""
+        self._snapshot = snapshot
         try:
             compiled = self._compiled = self.compile_snapshot(snapshot, self._memory)
         except StartError:

@@ -20,6 +20,8 @@ __all__ = ["Joined", "secret_names"]
 
 FIRST_WAIT = 30.0
 """Seconds that a first snapshot of the first datastore waits for one of the second."""
+SECRET_WAIT = 1.0
+"""Seconds that peers wait for Secrets that were not named before: without them their sessions would be ended."""
 
 
 class Joined:
@@ -40,6 +42,8 @@ class Joined:
         self._second = second
         self._first_wait = first_wait
         self._seen: list[Snapshot | None] = [None, None]
+        self._absent: set[str] = set()
+        """Secrets that were waited for in vain."""
 
     def status(self) -> Status:
         """How they are: the worse of both."""
@@ -50,14 +54,31 @@ class Joined:
     async def run(self, on_snapshot: Callable[[Snapshot], None]) -> None:
         """See config.source.Datastore. Raises what either raises."""
         waiting = True
+        patience: asyncio.TimerHandle | None = None
 
-        def take(which: int, snapshot: Snapshot) -> None:
-            if which == 0:
-                self._on_first(snapshot)
-            self._seen[which] = snapshot
+        def publish() -> None:
             if self._seen[0] is not None and (not waiting or self._seen[1] is not None):
                 self.snapshot = merged(*self._seen)
                 on_snapshot(self.snapshot)
+
+        def give_up() -> None:
+            nonlocal patience
+            patience = None
+            self._absent |= self._lacking()
+            publish()
+
+        def take(which: int, snapshot: Snapshot) -> None:
+            nonlocal patience
+            if which == 0:
+                self._on_first(snapshot)
+            self._seen[which] = snapshot
+            if self._lacking():
+                patience = patience or asyncio.get_running_loop().call_later(SECRET_WAIT, give_up)
+                return
+            if patience is not None:
+                patience.cancel()
+                patience = None
+            publish()
 
         async def end_waiting() -> None:
             nonlocal waiting
@@ -71,9 +92,20 @@ class Joined:
         try:
             await asyncio.gather(*tasks)
         finally:
+            if patience is not None:
+                patience.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _lacking(self) -> set[str]:
+        """Secrets that the first names and the second may yet bring."""
+        first, second = self._seen
+        if first is None or second is None:
+            return set()
+        names = secret_names(first)
+        self._absent &= names
+        return names - self._absent - {name.rpartition("/")[2] for name in second.of(r.Secret)}
 
 
 def merged(first: Snapshot | None, second: Snapshot | None) -> Snapshot:

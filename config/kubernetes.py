@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 OPTIONAL = frozenset({"Secret", "Service", "EndpointSlice", "CalicoNodeStatus"})
 """Kinds without which a node goes on, when it may not read them."""
 
+UNLABELLED = "BlockAffinity/unlabelled"
+MOVE = 0.1
+"""Seconds within which an affinity that is labelled comes from its other feed."""
 LASTED = 1.0
 """Seconds after which a watch that ends has not failed."""
 
@@ -144,7 +147,7 @@ class KubernetesSource:
                 continue
             yield Scope(api, kind, api.path(), labels=f"{HOST_LABEL}={host_label(self._node)}", node=self._node)
             # Releases of Calico before that label left affinities without it.
-            yield Scope(api, "BlockAffinity/unlabelled", api.path(), labels=f"!{HOST_LABEL}", node=self._node)
+            yield Scope(api, UNLABELLED, api.path(), labels=f"!{HOST_LABEL}", node=self._node)
 
     def _note_names(self, changes: Iterable[StoreChange]) -> None:
         """Which Secrets the objects name now. A refused one keeps its good version, and so its Secret."""
@@ -247,6 +250,8 @@ class KubernetesSource:
                 news = await self._next()
                 if isinstance(news.failure, Missing) and await self._find_group() != self._group:
                     raise Expired("Calico's resources are in another API group now")
+                if _may_have_moved(news):
+                    await asyncio.sleep(MOVE)
                 changes = self._merged(news)
                 changes += await self._follow_secrets()
                 yield Batch(self._revisions(), tuple(changes), self._trouble())
@@ -351,3 +356,9 @@ class KubernetesSource:
                 self._fail(feed, error)
             self._start(feed)
         return changes
+
+
+def _may_have_moved(news: _News) -> bool:
+    """Whether an affinity has left the feed of those without a label: perhaps it only has one now."""
+    left = news.feed is not None and news.feed.scope.name == UNLABELLED
+    return left and any(isinstance(item, Remove) for item in news.changes)

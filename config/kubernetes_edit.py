@@ -42,7 +42,10 @@ class KubernetesEditor:
         self._client = KubernetesClient(access(url, env))
         self.url = f"kubernetes: ({self._client.access.url})"
         self._space = env.get("NAMESPACE") or "kube-system"
-        self._group = env.get("CALICO_API_GROUP", "")
+        self._wanted_group = env.get("CALICO_API_GROUP", "")
+        self._group = ""
+        self._present = False
+        """Whether the API has Calico's group at all."""
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -61,6 +64,9 @@ class KubernetesEditor:
             try:
                 answer = await self._call("list", api, path, params)
             except Missing:
+                if api.custom and self._present:
+                    # An older Calico, which does not know the kind.
+                    return []
                 raise self._undefined(api) from None
             values += [document(kind, item) for item in answer.get("items") or () if key_of(kind, item) is not None]
             token = (answer.get("metadata") or {}).get("continue")
@@ -133,13 +139,14 @@ class KubernetesEditor:
     async def _api(self, kind: str) -> Api:
         if kind not in KINDS:
             raise DatastoreError(f"the kind {kind} is not read by BGP; allowed: {', '.join(KINDS)}")
-        if self._group not in (V1, V3):
+        if not self._group:
             try:
                 groups = (await self._call("get", None, "/apis")).get("groups") or ()
             except Missing:
                 groups = ()
             served = {str(item.get("groupVersion")) for found in groups for item in found["versions"]}
-            self._group = choose_group(served)
+            self._group = self._wanted_group if self._wanted_group in (V1, V3) else choose_group(served)
+            self._present = self._group in served
         return api_of(kind, self._group)
 
     async def _read(self, api: Api, space: str, name: str) -> dict[str, Any] | None:

@@ -30,6 +30,8 @@ from tests.interop.model import IPV4
 from tests.interop.namespace import Namespace, wait_until
 from tests.interop.ours import Ours
 from tests.interop.peers import Bird, need
+from tests.kube.server import KubeServer
+from tests.kube.support import peer, secret
 
 pytestmark = pytest.mark.interop
 GROUP = "projectcalico.org/v3"
@@ -580,6 +582,39 @@ async def apply_whatever_happens(editor: EtcdEditor, value: dict[str, Any]) -> N
             return
         except DatastoreError:
             await asyncio.sleep(0.1)
+
+
+async def test_passwords_and_services_come_from_kubernetes(etcd: EtcdServer, editor: EtcdEditor) -> None:
+    """Calico's etcd mode in a cluster. A peer that names another Secret is never told without it."""
+    await editor.apply(node("a"))
+    await editor.apply(pool("p"))
+    tor = {**pool("tor"), "kind": "BGPPeer"}
+
+    def named(name: str) -> dict[str, Any]:
+        return {**tor, "spec": {**peer("tor", secret_name=name)["spec"]}}
+
+    await editor.apply(named("one"))
+    async with KubeServer() as server:
+        for name in ("one", "two", "unnamed"):
+            server.store.put(secret(name, name))
+        env = {"K8S_API_ENDPOINT": server.url}
+        async with Followed(open_datastore(etcd.url, node="a", state_dir=None, env=env)) as store:
+            first = await store.until(lambda snapshot: True)
+            assert set(first.of(r.Secret)) == {"kube-system/one"} and "p" in cidrs(first)
+            await editor.apply(named("two"))
+            await store.until(lambda snapshot: snapshot.of(r.BGPPeer)["tor"] != first.of(r.BGPPeer)["tor"])
+            await store.until(lambda snapshot: set(snapshot.of(r.Secret)) == {"kube-system/two"})
+            for snapshot in store.snapshots:
+                reference = snapshot.of(r.BGPPeer)["tor"].password
+                assert reference is not None and f"kube-system/{reference.name}" in snapshot.of(r.Secret)
+            # One that is not there does not hold up anything for long.
+            await editor.apply(named("three"))
+            await store.until(lambda snapshot: not snapshot.of(r.Secret))
+            # Each is followed by itself.
+            await server.stop()
+            await store.disconnected()
+            await editor.apply(pool("q"))
+            await store.until(lambda snapshot: "q" in cidrs(snapshot))
 
 
 # --- the daemon

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,38 @@ async def test_a_server_that_is_too_busy(server: KubeServer) -> None:
         server.faults.refusal = None
         server.store.put(pool("q"))
         await watched.until(lambda found: "q" in cidrs(found))
+
+
+RESTARTS = int(os.environ.get("KUBE_RESTARTS", "4"))
+"""50 is what was tried by hand; it takes a minute and a half."""
+
+
+async def test_no_event_is_lost_over_restarts(server: KubeServer, figure: Callable[[str, object], None]) -> None:
+    """Connections break, histories are compacted, the server goes and comes, while objects change all the time."""
+    chance = random.Random(7)
+    store = server.store
+    pools = store.find("IPPool")
+    written = 0
+    async with followed(server) as watched:
+        await watched.until()
+        for _ in range(RESTARTS):
+            for number in range(200):
+                name = f"p{chance.randrange(37)}"
+                if chance.random() < 0.2 and ("", name) in store.of(pools):
+                    store.remove("IPPool", name)
+                else:
+                    store.put(pool(name, f"10.{written // 250 % 250}.{written % 250}.0/24"))
+                written += 1
+                if number in (60, 120):
+                    chance.choice((server.cut, store.compact, lambda: setattr(server.faults, "broken_watches", 3)))()
+                if number == 150:
+                    await server.stop()
+                    chance.choice((store.compact, store.tell))()
+                await asyncio.sleep(0.001)
+            await server.start()
+        right = {name[1]: value["spec"]["cidr"] for name, value in store.of(pools).items()}
+        await watched.until(lambda found: cidrs(found) == right)
+        figure("restarts, changes, snapshots", (RESTARTS, written, len(watched.snapshots)))
 
 
 async def test_an_hour_of_outage(server: KubeServer) -> None:

@@ -28,6 +28,7 @@ from attrs import evolve
 from bgpd.api.schema import BIRD_DIRECTORY, DEFAULT_HEALTH, Datastore, socket_paths
 from bgpd.api.schema import Problem as ProblemShown
 from bgpd.api.state import DaemonState
+from bgpd.reporting import make_reporter
 from bgpd.routes import LocalChange
 from bgpd.settings import SpeakerSettings
 from bgpd.shell.boot import DEFAULT_STATE_DIR, current_boot, record_boot, recorded_boot
@@ -42,6 +43,7 @@ from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
 from config.memory import Memory
 from config.problems import Problem
+from config.reporter import Reporter
 from config.resources import LogSeverity
 from config.snapshot import Snapshot
 from config.workloads import WorkloadFolder, status_folder
@@ -170,6 +172,7 @@ class Daemon:
         self._state.datastore = self._datastore_view
         self._state.propose = self.propose
         self._collector = Collector()
+        self._reporter: Reporter | None = None
         self._background: list[asyncio.Task[Any]] = []
 
     def open_datastore(self) -> ResourceStore:
@@ -294,8 +297,17 @@ class Daemon:
         self._state.defects = lambda: runner.defects
         self._collector.start()
         self._announce(settings, listener)
+        self._report()
         if (interval := watchdog_interval()) is not None:
             self._background.append(asyncio.create_task(_watchdog(interval)))
+
+    def _report(self) -> None:
+        """CalicoNodeStatus is the node speaker's: a standalone reflector is no node of Calico's."""
+        if hasattr(self._options, "bird_sockets"):
+            reporter = make_reporter(self._state, self._options.datastore, self._options.state_dir)
+            reporter.on_snapshot(self._datastore.snapshot)
+            self._reporter = reporter
+            self._background.append(asyncio.create_task(reporter.run()))
 
     def _announce(self, settings: SpeakerSettings, listener: Listener) -> None:
         where = ",".join(listener.addresses) or "-"
@@ -336,6 +348,8 @@ class Daemon:
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         """Resources have changed."""
         self._snapshot = snapshot
+        if self._reporter is not None:
+            self._reporter.on_snapshot(snapshot)
         try:
             compiled = self._compiled = self.compile_snapshot(snapshot, self._memory)
         except StartError:

@@ -38,6 +38,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bgpd.api": (*SEAMS, "bgpd.speaker", "bgpd.wire", "bgpd.session", "bgpd.policy", "bgpd.rib", "bgpd.fib", *PARTS),
     "bgpd.ctl": ("bgpd.api.schema",),
     "bgpd.__main__": ("bgpd", "config"),
+    "bgpd.reporting": ("bgpd", "config"),
     "config": SEAMS,
     "config.bgpctl": ("config", "bgpd"),
     "reflector": (*SEAMS, "bgpd.shell", "bgpd.api", "config"),
@@ -45,7 +46,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 WORLDLY = (
-    *("bgpd.__main__", "bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
+    *("bgpd.__main__", "bgpd.reporting", "config.reporter"),
+    *("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit", "config.workloads"),

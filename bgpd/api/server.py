@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from bgpd.api.bird.ready import CHECKS, THRESHOLD, bird_ready
 from bgpd.api.endpoints import NONE, ServeError, is_loopback, parse_endpoint, read_token, tcp_socket, unix_socket
 from bgpd.api.explain import explain
 from bgpd.api.health import liveness, readiness
@@ -154,7 +155,12 @@ class ApiServer:
         }
 
     async def _readyz(self, request: web.BaseRequest) -> web.StreamResponse:
-        return _health(readiness(self.state))
+        asked = [name for name in CHECKS if name in request.query]
+        if not asked:
+            return _health(readiness(self.state))
+        threshold = _seconds(request.query.get("threshold", ""))
+        checks = [bird_ready(self.state, name, threshold) for name in asked]
+        return _health({"ok": all(check["ok"] for check in checks), "checks": checks})
 
     async def _livez(self, request: web.BaseRequest) -> web.StreamResponse:
         return _health(liveness(self.state))
@@ -396,6 +402,16 @@ def _required(request: web.BaseRequest, name: str) -> str:
     value = request.query.get(name, "")
     if not value:
         raise Refused("bad-request", f"the question has no {name}", f"add ?{name}=…")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text) if text else THRESHOLD
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86400:
+        raise Refused("bad-request", f"{text[:80]!r} is no number of seconds", "use 0 to 86400")
     return value
 
 

@@ -15,6 +15,8 @@ from bgpd.fib.table import FibTable
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
 
+DEFAULT_NODENAME = "/var/lib/calico/nodename"
+
 
 class KernelSide(Protocol):
     """The kernel side, as far as the API sees it."""
@@ -55,6 +57,8 @@ class DaemonState:
         """None until the first dump has been read, and without a kernel role."""
         self.propose: Callable[[bytes], tuple[dict[str, Any], SpeakerSettings | None]] | None = None
         """What proposed resources would mean; see bgpd.api.plan. None: this daemon has no resources."""
+        self.nodename_file = DEFAULT_NODENAME
+        """Calico's file with the node's name; its age is the node's (calico-bgp.md 9.4)."""
         self.datastore: Callable[[], Datastore] = lambda: no_datastore()
         self.alive_at: Callable[[], float] = clock
         """When the runner last turned, by `clock`."""

@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 from bgpd.api.schema import (
     API_ROOT,
     Explain,
+    Health,
     KernelTable,
     Peer,
     PeerDetail,
@@ -75,6 +76,16 @@ class Client:
         """What the kernel has of ours."""
         return cast(KernelTable, self._get("kernel"))
 
+    def health(self, path: str, **query: str) -> Health:
+        """/readyz or /livez, whatever the verdict."""
+        connection, response = self._ask(path, query, root="", good=(200, 503))
+        try:
+            return cast(Health, _decode(response.read(65536)))
+        except (OSError, http.client.HTTPException) as error:
+            raise CtlError(f"the answer broke off: {error}; try again") from None
+        finally:
+            connection.close()
+
     def routes(self, **query: str) -> Iterator[Route | RoutesEnd]:
         """Routes as they come, then one RoutesEnd. Raises CtlError if the answer breaks off before that."""
         connection, response = self._ask("routes", query)
@@ -107,13 +118,18 @@ class Client:
         return _decode(answer)
 
     def _ask(
-        self, path: str, query: dict[str, str], body: bytes | None = None
+        self,
+        path: str,
+        query: dict[str, str],
+        body: bytes | None = None,
+        root: str = API_ROOT,
+        good: tuple[int, ...] = (200,),
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         connection = self._connect()
         given = urlencode({name: value for name, value in query.items() if value})
         try:
             headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
-            url = f"{API_ROOT}/{path}{'?' if given else ''}{given}"
+            url = f"{root}/{path}{'?' if given else ''}{given}"
             connection.request("GET" if body is None else "POST", url, body, headers)
             response = connection.getresponse()
         except TimeoutError:
@@ -123,7 +139,7 @@ class Client:
             connection.close()
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CtlError(f"bgpd closed the connection: {reason}; see its log") from None
-        if response.status != 200:
+        if response.status not in good:
             try:
                 raise _error(response.status, response.read(65536))
             finally:

@@ -13,6 +13,7 @@ import click
 
 from bgpd.api.schema import Route, RoutesEnd
 from bgpd.ctl.client import Client, CtlError, NotRunning
+from bgpd.ctl.health import health
 from bgpd.ctl.words import printable
 
 Clean = Callable[[int | None, int | None], dict[str, int]]
@@ -86,7 +87,7 @@ def make_cli(clean: Clean, more: Callable[[], list[click.Command]] = list) -> cl
         more, name="bgpctl", params=list[click.Parameter](options), callback=_root, help=_HELP,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )  # fmt: skip
-    for command in (status, peers, routes, explain):
+    for command in (status, peers, routes, explain, health):
         root.add_command(command)
     root.add_command(_kernel_group(clean))
     return root

@@ -41,6 +41,7 @@ from bgpd.speaker import Speaker
 from config.compile import Compiled, compile
 from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
+from config.environment import ignored, log_severity, node_name, nodename_file
 from config.memory import Memory
 from config.problems import Problem
 from config.reporter import Reporter
@@ -96,8 +97,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; exits with status 2 and a usage line when it is wrong."""
     parser = argparse.ArgumentParser("bgpd", description="BGP speaker of a Calico node.", allow_abbrev=False)
     add = parser.add_argument
-    add("--node", default=os.environ.get("NODENAME") or socket.gethostname().lower(), metavar="NAME",
-        help="name of this node's Node resource (default: $NODENAME, else the host name)")  # fmt: skip
+    add("--node", default=own_name(os.environ), metavar="NAME",
+        help="name of this node's Node resource (default: $NODENAME, else what Calico's nodename file says, else the "
+        "host name)")  # fmt: skip
     add("--datastore", default=default_url(os.environ), metavar="URL",
         help=f"where Calico's resources are: {FORMS} (default: as DATASTORE_TYPE and ETCD_ENDPOINTS say)")  # fmt: skip
     add("--listen", action="append", type=_endpoint, metavar="ADDR:PORT",
@@ -123,6 +125,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.datastore is None:
         parser.error("the following arguments are required: --datastore (or the variable DATASTORE_TYPE)")
     return options
+
+
+def own_name(env: Mapping[str, str]) -> str:
+    """The node's name, as each part of calico-node finds it (calico-bgp.md 11.1)."""
+    try:
+        with open(nodename_file(env), encoding="utf-8") as file:
+            recorded = file.read(4096)
+    except (OSError, UnicodeDecodeError):
+        recorded = ""
+    return node_name(env, recorded, socket.gethostname())
 
 
 def endpoint(text: str) -> tuple[str, int]:
@@ -171,6 +183,7 @@ class Daemon:
         self._state.kernel_wanted = not options.no_kernel
         self._state.datastore = self._datastore_view
         self._state.propose = self.propose
+        self._state.nodename_file = nodename_file(os.environ)
         self._collector = Collector()
         self._reporter: Reporter | None = None
         self._background: list[asyncio.Task[Any]] = []
@@ -200,6 +213,8 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("SIGHUP: the datastore is watched, nothing to do"))
         closers: list[Callable[[], Any]] = []
+        for reason, names in ignored(os.environ).items():
+            _log.info("without effect here: %s (%s)", ", ".join(names), reason)
         try:
             if (compiled := await self._first_settings()) is None:
                 return
@@ -363,7 +378,8 @@ class Daemon:
             return
         self._tell_problems(compiled)
         if self._options.log_level is None:
-            self._writer.set_level(_LEVEL.get(compiled.log_severity, "info"))
+            severity = log_severity(os.environ) or compiled.log_severity
+            self._writer.set_level(_LEVEL.get(severity, "info"))
         if compiled.settings is not None:
             self._apply(self._override(compiled.settings))
             self._applied_at = datetime.now(UTC).isoformat(timespec="milliseconds")

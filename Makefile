@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 LOCK := requirements.lock
 IMAGE ?= calico-bgpd:dev
+TARGET ?=
 UV ?= uv
 ARGS ?=
 KEEP ?=
@@ -19,7 +20,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     figures beside other daemons"
 	@echo "make venv      only prepare $(VENV)"
-	@echo "make image     build the container image $(IMAGE)"
+	@echo "make image     build the container image $(IMAGE) (TARGET=node: under runit, with BIRD's names)"
 	@echo "make lock      resolve the lock files again (needs uv)"
 	@echo "make clean     remove $(VENV) and caches"
 
@@ -56,7 +57,7 @@ bench: $(STAMP)
 image:
 	@tool=$$(command -v podman || command -v docker) \
 	  || { echo "neither podman nor docker is installed: one of them builds the image" >&2; exit 2; }; \
-	$$tool build -t $(IMAGE) -f containers/Containerfile .
+	$$tool build -t $(IMAGE) $(if $(TARGET),--target $(TARGET)) -f containers/Containerfile .
 
 # --universal: one file for every Python from 3.11 on, with markers where versions differ.
 lock:

@@ -150,7 +150,7 @@ class Lab:
             self.reflectors = [self._machine(f"rr-{n}", 200 + n, REFLECTOR) for n in (1, 2)]
         self._write_resources()
         for node in self.nodes:
-            node.speaker = self._node_speaker(node)
+            node.speaker = self.speaker_for(node, self.speaker_kind)
         for reflector in self.reflectors:
             reflector.speaker = self._reflector_speaker(reflector)
         if self.tor:
@@ -198,8 +198,9 @@ class Lab:
             for family, address in (("ipv4", self.tor.ipv4), ("ipv6", self.tor.ipv6)):
                 put(resources.peer(f"tor-{family}", address, TOR_ASN, nodeSelector="has(rack)"))
 
-    def _node_speaker(self, node: Machine) -> Speaker:
-        if self.speaker_kind == "ours":
+    def speaker_for(self, node: Machine, kind: str) -> Speaker:
+        """A speaker for a node, not started: "ours", or "bird" for BIRD configured as Calico does."""
+        if kind == "ours":
             return OurSpeaker(node.name, node.namespace, self.folder, self.datastore.url)
         plan = NodePlan(
             name=node.name,

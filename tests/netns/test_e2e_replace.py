@@ -1,0 +1,86 @@
+"""BIRD's nodes become ours and BIRD's again, one after the other, under traffic (docs/calico-node.md).
+
+BIRD is ended as a calico-node pod ends it, by SIGKILL; ours by SIGTERM. In between the cluster is mixed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.lab.cluster import Lab, Machine
+from tests.lab.speakers import OurSpeaker
+from tests.lab.watch import RouteMonitor, rewritten, routes, wait_until
+from tests.netns.e2e import Pair, running_lab, traffic
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+Figure = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with running_lab("bird", speaker="bird") as lab:
+        for letter in "abc":
+            lab.add_pod(lab.node(letter), f"pod-{letter}")
+        yield lab
+
+
+def pairs(lab: Lab) -> list[Pair]:
+    a, b, c = (lab.node(letter).pods[f"pod-{letter}"].endpoint for letter in "abc")
+    return [(a, b), (b, c), (c, a), (a, lab.outside), (b, lab.outside)]
+
+
+def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
+    """Another program takes the node over; what it did to kernel routes that are the same before and after."""
+    before = routes(node.namespace)
+    with RouteMonitor(node.namespace, lab.folder) as monitor:
+        if isinstance(node.bgp, OurSpeaker):
+            node.bgp.stop()
+        else:
+            node.bgp.kill()
+        time.sleep(0.5)
+        node.speaker = lab.speaker_for(node, kind)
+        node.bgp.start()
+        lab.wait_settled(90)
+        lab.wait_converged()
+        if kind == "ours":
+            # BIRD 2 gives all routes one metric and leaves ours of other metrics alone; Calico's BIRD knows them.
+            wait_until("only routes of its own", lambda: len(routes(node.namespace)) == len(before), 30)
+        # BIRD looks at the kernel each two seconds.
+        time.sleep(3)
+        after = routes(node.namespace)
+        assert {route.prefix for route in after} == {route.prefix for route in before}
+        return [f"{node.name}: {change.line}" for change in rewritten(monitor.changes(), before & after)]
+
+
+def renew(node: Machine) -> None:
+    """Have our speaker write its routes anew: they refer to nexthop objects now, which BIRD knows nothing of."""
+    for version in ("-4", "-6"):
+        node.namespace.run(["ip", version, "route", "flush", "proto", "bird", "type", "unicast"])
+
+    def through_objects() -> bool:
+        shown = node.namespace.run(["ip", "route", "show", "proto", "bird", "type", "unicast"])
+        return shown.count("nhid") == len(shown.splitlines()) > 0
+
+    wait_until("routes through nexthop objects", through_objects)
+
+
+@pytest.mark.parametrize("kind", ["ours", "bird"])
+def test_nodes_are_replaced_one_after_the_other(lab: Lab, kind: str, figure: Figure) -> None:
+    """Forward first, then back: both leave the lab whole."""
+    touched = []
+    if kind == "bird":
+        for node in lab.nodes:
+            renew(node)
+        lab.wait_converged()
+    with traffic(pairs(lab)) as probes:
+        for node in lab.nodes:
+            touched += replace(lab, node, kind)
+        account = probes.finish()
+    figure(f"each node's speaker replaced by {kind}", account)
+    figure(f"... kernel routes touched that stayed the same, by {kind}", len(touched))
+    if kind == "ours":
+        assert not touched, "\n".join(touched)
+    assert account.lost == 0, "\n".join(map(str, account.losses))

@@ -57,8 +57,11 @@ def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
 
 def renew(node: Machine) -> None:
     """Have our speaker write its routes anew: they refer to nexthop objects now, which BIRD knows nothing of."""
-    for version in ("-4", "-6"):
-        node.namespace.run(["ip", version, "route", "flush", "proto", "bird", "type", "unicast"])
+    for route in routes(node.namespace):
+        if route.kind == "unicast":
+            version = "-6" if ":" in route.prefix else "-4"
+            command = ["ip", version, "route", "del", route.prefix, "proto", "bird", "metric", str(route.metric)]
+            node.namespace.run(command)
 
     def through_objects() -> bool:
         shown = node.namespace.run(["ip", "route", "show", "proto", "bird", "type", "unicast"])

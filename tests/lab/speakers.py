@@ -162,7 +162,11 @@ class OurSpeaker(Speaker):
     ) -> None:
         super().__init__(name, namespace, folder)
         self.socket = folder / f"{name}.sock"
+        self.bird_sockets = folder / f"{name}-bird"
+        """Folder of a node's control sockets in BIRD's form."""
         source = ["--node", name, "--datastore", datastore] if datastore else []
+        if module == "bgpd":
+            source += ["--bird-sockets", str(self.bird_sockets)]
         self._program(
             [
                 *(sys.executable, "-m", module, *source),

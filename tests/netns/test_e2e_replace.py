@@ -5,15 +5,18 @@ BIRD is ended as a calico-node pod ends it, by SIGKILL; ours by SIGTERM. In betw
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from bgpd.api.bird.server import NAMES
 from tests.lab.cluster import Lab, Machine
 from tests.lab.speakers import OurSpeaker
 from tests.lab.watch import RouteMonitor, rewritten, routes, wait_until
 from tests.netns.e2e import Pair, running_lab, traffic
+from tests.unit import bird_callers as callers
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 Figure = Callable[[str, object], None]
@@ -32,9 +35,23 @@ def pairs(lab: Lab) -> list[Pair]:
     return [(a, b), (b, c), (c, a), (a, lab.outside), (b, lab.outside)]
 
 
+def ways(machine: Machine, name: str) -> set[tuple[str, str, str]]:
+    """(prefix, gateway, interface) of the routes in use that have a gateway, as BIRD's own client shows them."""
+    speaker = machine.bgp
+    path = speaker.bird_sockets / name if isinstance(speaker, OurSpeaker) else speaker.folder / f"{machine.name}.ctl"
+    command = ["birdc", "-s", str(path), "-v", "show", "route", "primary"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    # -v shows the codes; the client puts four more blanks where the line goes on with one.
+    lines = [line.removeprefix("    ") for line in text.splitlines()[1:] if "Table master" not in line]
+    rows = callers.routes([*lines, "0000 "])
+    version = ":" if name == "bird6.ctl" else "."
+    return {(row["prefix"], row["gw"], row["via"]) for row in rows if row["gw"] and version in row["prefix"]}
+
+
 def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
     """Another program takes the node over; what it did to kernel routes that are the same before and after."""
     before = routes(node.namespace)
+    shown = [ways(node, name) for name in NAMES.values()]
     with RouteMonitor(node.namespace, lab.folder) as monitor:
         if isinstance(node.bgp, OurSpeaker):
             node.bgp.stop()
@@ -51,6 +68,10 @@ def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
         # BIRD looks at the kernel each two seconds.
         time.sleep(3)
         after = routes(node.namespace)
+        # A node's own link-local next hops are BIRD 2's way with a neighbour on the link.
+        for name, rows in zip(NAMES.values(), shown, strict=True):
+            found = {(prefix, via) for prefix, _, via in ways(node, name)}
+            assert found == {(prefix, via) for prefix, _, via in rows}
         assert {route.prefix for route in after} == {route.prefix for route in before}
         return [f"{node.name}: {change.line}" for change in rewritten(monitor.changes(), before & after)]
 

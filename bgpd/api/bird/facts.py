@@ -201,7 +201,7 @@ async def routes(state: DaemonState, family: Family, pace: Pace) -> AsyncIterato
             entry = table.get(key)
             if entry is not None:
                 found += entry_routes(state, speaker, family, key, entry)
-            if not number & 63:
+            if not number & 31:
                 yield found
                 found = []
                 await pace.rest()

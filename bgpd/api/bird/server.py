@@ -144,8 +144,8 @@ class _Socket:
             while await self._turn(reader, client):
                 client.used = self._state.clock()
             await self._finish(writer)
-        except (OSError, TimeoutError):
-            pass  # the reader is gone, or has stopped reading
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # the reader is gone or has stopped reading, or the daemon ends
         finally:
             del self._clients[client]
             writer.transport.abort()

@@ -1,0 +1,106 @@
+"""A client's attributes as a reflector passes them on (RFC 4456 §8): the short way gives what the long one does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgpd.family import IPV4_UNICAST
+from bgpd.policy.chain import Leaf
+from bgpd.policy.terms import ACCEPT_ALL, SourceKind, Term, Verdict
+from bgpd.rib.export import Exporter, GroupKey
+from bgpd.rib.nexthop import NextHopTable
+from bgpd.rib.path import Path, Source
+from bgpd.settings import NextHopMode
+from bgpd.wire import attributes as wire
+from bgpd.wire.usual import REFLECTABLE
+
+CLUSTER, ROUTER = bytes((9, 9, 9, 9)), bytes((7, 7, 7, 7))
+LONG_WAY = (Term("look", Verdict.NEXT), *ACCEPT_ALL)
+HEAD = b"\x40\x01\x01\0"
+PATH = b"\x40\x02\x06\x02\x01\0\0\xfd\xe9"
+PREF = b"\x40\x05\x04\0\0\0\x64"
+
+
+def attribute(code: int, value: bytes) -> bytes:
+    return wire.encode_known(code, value)
+
+
+def exporter(chain: tuple[Term, ...], target: SourceKind = SourceKind.IBGP_CLIENT) -> Exporter:
+    return Exporter(
+        GroupKey(
+            IPV4_UNICAST, target, 64512, chain, NextHopMode.KEEP, b"\x0a\0\0\x09", CLUSTER, True, False, 4096, False
+        )
+    )
+
+
+def told(chain: tuple[Term, ...], block: bytes, kind: SourceKind, target: SourceKind) -> tuple[bytes, bytes] | str:
+    """(attributes, next hop), or why it is not passed on."""
+    source = Source("c", kind, b"\x0a\0\0\1", 64512)
+    source.router_id = ROUTER
+    attrs = wire.AttributeTable().intern(IPV4_UNICAST, block, b"\x0a\0\0\1")
+    hop = NextHopTable(False).get(attrs.next_hop)
+    path = Path(source, 0, 0, attrs, attrs, hop, b"\0\0\0\1", 100)
+    made = exporter(chain, target)
+    leaf = made.node(path)
+    assert isinstance(leaf, Leaf)
+    if not leaf.accepted:
+        return leaf.label
+    out = made.outgoing(leaf, path)
+    return out.block, out.next_hop
+
+
+optional = [
+    attribute(4, b"\0\0\0\7"),
+    PREF,
+    attribute(6, b""),
+    attribute(7, b"\0\0\xfd\xe9\x0a\0\0\1"),
+    attribute(8, b"\0\1\0\2\xff\xff\xff\1"),
+    attribute(8, b"\0\1\0\2" * 3),
+    attribute(9, b"\1\1\1\1"),
+    attribute(10, b"\2\2\2\2\3\3\3\3"),
+    attribute(16, bytes(8)),
+    attribute(32, bytes(12)),
+    b"\xc0\xf0\x02ab",
+]
+
+
+def code(encoded: bytes) -> int:
+    return encoded[1]
+
+
+blocks = st.tuples(
+    st.sampled_from([PATH, b"\x40\x02\0", b"\x50\x02\0\x06\x02\x01\0\0\xfd\xe9"]),
+    st.lists(st.sampled_from(optional), max_size=6, unique=True),
+    st.booleans(),
+).map(lambda parts: HEAD + parts[0] + b"".join(sorted(parts[1], key=code) if parts[2] else parts[1]))
+kinds = st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP, SourceKind.EBGP])
+
+
+@given(blocks, kinds, st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP, SourceKind.EBGP]))
+def test_the_short_way_gives_what_the_long_one_does(block: bytes, kind: SourceKind, target: SourceKind) -> None:
+    assert told(ACCEPT_ALL, block, kind, target) == told(LONG_WAY, block, kind, target)
+
+
+@pytest.mark.parametrize("end", [b"", attribute(16, bytes(8)), attribute(32, bytes(12))], ids=["none", "16", "32"])
+def test_our_attributes_come_in_their_order(end: bytes) -> None:
+    block = HEAD + PATH + attribute(4, b"\0\0\0\7") + PREF + attribute(8, bytes(4))
+    assert REFLECTABLE(block + end)
+    found = told(ACCEPT_ALL, block + end, SourceKind.IBGP_CLIENT, SourceKind.IBGP_CLIENT)
+    assert found == (block + attribute(9, ROUTER) + attribute(10, CLUSTER) + end, b"\x0a\0\0\1")
+
+
+def test_an_originator_stays_and_our_cluster_id_comes_first() -> None:
+    block = HEAD + PATH + PREF + attribute(9, b"\1\1\1\1") + attribute(10, b"\2\2\2\2")
+    assert not REFLECTABLE(block)
+    found = told(ACCEPT_ALL, block, SourceKind.IBGP_CLIENT, SourceKind.IBGP)
+    want = HEAD + PATH + PREF + attribute(9, b"\1\1\1\1") + attribute(10, CLUSTER + b"\2\2\2\2")
+    assert found == (want, b"\x0a\0\0\1")
+
+
+def test_a_missing_local_pref_is_written_and_no_advertise_stays_here() -> None:
+    found = told(ACCEPT_ALL, HEAD + PATH, SourceKind.IBGP_CLIENT, SourceKind.IBGP_CLIENT)
+    assert found == (HEAD + PATH + PREF + attribute(9, ROUTER) + attribute(10, CLUSTER), b"\x0a\0\0\1")
+    hidden = HEAD + PATH + PREF + attribute(8, b"\xff\xff\xff\2")
+    assert told(ACCEPT_ALL, hidden, SourceKind.IBGP_CLIENT, SourceKind.IBGP) == "community NO_ADVERTISE"

@@ -66,15 +66,16 @@ optional = [
 ]
 
 
-def code(encoded: bytes) -> int:
-    return encoded[1]
+def block_of(first: bytes, others: list[bytes], in_order: bool) -> bytes:
+    return HEAD + first + b"".join(sorted(others, key=lambda item: item[1]) if in_order else others)
 
 
-blocks = st.tuples(
+blocks = st.builds(
+    block_of,
     st.sampled_from([PATH, b"\x40\x02\0", b"\x50\x02\0\x06\x02\x01\0\0\xfd\xe9"]),
     st.lists(st.sampled_from(optional), max_size=6, unique=True),
     st.booleans(),
-).map(lambda parts: HEAD + parts[0] + b"".join(sorted(parts[1], key=code) if parts[2] else parts[1]))
+)
 kinds = st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP, SourceKind.EBGP])
 
 

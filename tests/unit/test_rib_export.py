@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,7 @@ optional = [
 
 
 def block_of(first: bytes, others: list[bytes], in_order: bool) -> bytes:
-    return HEAD + first + b"".join(sorted(others, key=lambda item: item[1]) if in_order else others)
+    return HEAD + first + b"".join(sorted(others, key=itemgetter(1)) if in_order else others)
 
 
 blocks = st.builds(

@@ -31,6 +31,8 @@ class Batch:
     def __init__(self, group: UpdateGroup) -> None:
         self.group = group
         self.announced: dict[Leaf, _Announcement] = {}
+        self.fresh: list[tuple[tuple[Member, ...], bytes, Sequence[bytes]]] = []
+        """(excluded members, message, units) of first paths that went the short way."""
         self.withdrawn: dict[tuple[Member, ...], list[bytes]] = {}
         self.held: dict[tuple[bytes, bytes], set[Path]] = {}
         """(key, send id) that changed more than once: the paths that may have been told."""
@@ -41,7 +43,14 @@ class Batch:
             if old is not None:
                 self.withdraw(old, keys)
             return
-        node = self.group.exporter.node(new)
+        exporter = self.group.exporter
+        if old is None and exporter.direct:
+            units = self.group.units(new, keys)
+            message = exporter.message(new, units)
+            if message is not None:
+                self.fresh.append((self.group.excluded(new, new.attrs.next_hop), message, units))
+                return
+        node = exporter.node(new)
         for leaf, part in ((node, keys),) if type(node) is Leaf else pour(node, keys):
             if leaf.accepted:
                 self.announce(leaf, new, old, part)
@@ -110,7 +119,7 @@ class Batch:
     def close(self) -> None:
         """Write the collected changes into the group's log."""
         group = self.group
-        if not self.announced and not self.withdrawn:
+        if not self.announced and not self.withdrawn and not self.fresh:
             return
         lost: list[Sequence[bytes]] = []
         announcements = [(item, group.encode(leaf, item.path, item.units)) for leaf, item in self.announced.items()]
@@ -128,6 +137,8 @@ class Batch:
     def _write_all(self, announcements: list[tuple[_Announcement, list[bytes]]]) -> None:
         """Neighbours that the same members must not get, who had nothing before, become one chunk."""
         run = _Run(self.group)
+        for excluded, message, units in self.fresh:
+            run.add(excluded, (message,), units)
         for item, messages in announcements:
             if any(item.withdraw.values()):
                 run.write()
@@ -147,6 +158,8 @@ class Batch:
             patches = dict.fromkeys(patches, b"")
 
     def _touched(self) -> Iterable[bytes]:
+        for _, _, fresh in self.fresh:
+            yield from fresh
         for item in self.announced.values():
             yield from item.units
         for units in self.withdrawn.values():
@@ -165,7 +178,7 @@ class _Run:
         self._units: list[bytes] = []
         self._size = 0
 
-    def add(self, excluded: tuple[Member, ...], messages: list[bytes], units: list[bytes]) -> None:
+    def add(self, excluded: tuple[Member, ...], messages: Sequence[bytes], units: Sequence[bytes]) -> None:
         """One more; what does not go with those before begins a new chunk."""
         size = sum(map(len, messages))
         if self._messages and (excluded != self._excluded or self._size + size > CHUNK):
@@ -174,7 +187,7 @@ class _Run:
             self._messages += messages
             self._units += units
         else:
-            self._excluded, self._messages, self._units = excluded, messages, units
+            self._excluded, self._messages, self._units = excluded, list(messages), list(units)
         self._size += size
 
     def write(self) -> None:

@@ -88,16 +88,13 @@ class Dump:
 
     def _encode(self, keys: list[bytes], entries: list[Entry]) -> DumpChunk:
         group, chunk = self._group, DumpChunk()
+        exporter = group.exporter
         pieces: list[bytes] = []
         size = 0
         for path, part in by_path(group, keys, entries):
-            for leaf, poured in pour(group.exporter.node(path), part):
-                if not leaf.accepted:
-                    continue
-                hop = group.exporter.outgoing(leaf, path).next_hop
-                messages = group.encode(leaf, path, group.units(path, poured))
-                if messages is None:
-                    continue
+            message = exporter.message(path, group.units(path, part)) if exporter.direct else None
+            told = self._told(path, part) if message is None else (([message], path.attrs.next_hop),)
+            for messages, hop in told:
                 start = size
                 size += sum(map(len, messages))
                 pieces += messages
@@ -106,6 +103,15 @@ class Dump:
         chunk.data = b"".join(pieces)
         chunk.messages = len(pieces)
         return chunk
+
+    def _told(self, path: Path, keys: Sequence[bytes]) -> Iterable[tuple[list[bytes], bytes]]:
+        """(messages, next hop) for a path's keys."""
+        group = self._group
+        for leaf, poured in pour(group.exporter.node(path), keys):
+            if leaf.accepted:
+                messages = group.encode(leaf, path, group.units(path, poured))
+                if messages is not None:
+                    yield messages, group.exporter.outgoing(leaf, path).next_hop
 
 
 def by_path(

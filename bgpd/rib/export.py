@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import field, frozen
 
 from bgpd.family import IPV4_UNICAST, Family
 from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject
 from bgpd.policy.terms import SourceKind, Term
-from bgpd.rib.path import Path
-from bgpd.rib.reflection import EBGP, REFLECTED, withheld
+from bgpd.rib.path import Path, Source
+from bgpd.rib.reflection import EBGP, REFLECTED, WELL_KNOWN, withheld
 from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
 from bgpd.wire import usual
+from bgpd.wire.build import UPDATE_HEAD
+from bgpd.wire.framing import MARKER, MessageType
 from bgpd.wire.rules import Code
 
 _CACHE_LIMIT = 2048
@@ -58,6 +62,10 @@ class Exporter:
         self._reflected = tuple(source for source, target in REFLECTED if target is key.target)
         self._untouched = self.chain.accepts_all and key.target is not EBGP and key.asn4
         """Between internal peers, and no policy: what comes in the usual shape goes out so."""
+        self.direct = self._untouched and key.family == IPV4_UNICAST and key.next_hop_mode is not NextHopMode.SELF
+        """Whether `message` may have an answer."""
+        self._marks: dict[Source, bytes] = {}
+        """ORIGINATOR_ID and CLUSTER_LIST of what each source's routes are given."""
         self._blank = Subject(wire.AttributeTable().intern(key.family, b"", b""), SourceKind.STATIC)
         """For leaves whose outgoing form is made already: their subject is not looked at."""
 
@@ -73,6 +81,7 @@ class Exporter:
     def forget(self) -> None:
         """Drop what is kept: interfaces or next hops have changed under it."""
         self._nodes.clear()
+        self._marks.clear()
 
     def outgoing(self, leaf: Leaf, path: Path) -> Outgoing:
         """The outgoing form of an accepted leaf of a path's tree."""
@@ -106,10 +115,43 @@ class Exporter:
         match = usual.REFLECTABLE(block)
         if match is None:
             return None
-        at, leaf = match.start(1), Leaf(True, self.chain.terms[0].label, self._blank)
+        at, leaf = match.end(1), Leaf(True, self.chain.terms[0].label, self._blank)
         block = wire.insert_reflected(block, at, path.source.router_id, self.key.cluster_id)
         leaf.made = Outgoing(block, self._next_hop(path))
         return leaf
+
+    def message(self, path: Path, units: Sequence[bytes]) -> bytes | None:
+        """The UPDATE for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
+
+        The same octets as theirs, at a third of the cost: where hardly two prefixes share attributes, as in a full
+        table, this is what reflecting costs.
+        """
+        source, attrs = path.source, path.attrs
+        block, hop = attrs.block, attrs.next_hop
+        match = usual.REFLECTABLE(block)
+        if match is None or len(hop) != 4 or WELL_KNOWN in block or source.kind not in self._reflected:
+            return None
+        first, second = match.span(1)
+        marks = self._marks.get(source)
+        if marks is None or marks[3:7] != source.router_id:
+            marks = wire.insert_reflected(b"", 0, source.router_id, self.key.cluster_id)
+            self._marks[source] = marks
+        field = b"".join(units)
+        length = len(block) + 21  # NEXT_HOP, and the marks
+        size = 23 + length + len(field)
+        if size > self.key.max_length:
+            return None
+        pieces = (
+            UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length),
+            block[:first],
+            b"\x40\x03\x04",
+            hop,
+            block[first:second],
+            marks,
+            block[second:],
+            field,
+        )
+        return b"".join(pieces)
 
     def _no_next_hop(self, path: Path) -> str:
         hop = self._next_hop(path)

@@ -20,7 +20,7 @@ REFLECTED = frozenset({(CLIENT, CLIENT), (CLIENT, IBGP), (IBGP, CLIENT)})
 NO_EXPORT = 0xFFFFFF01
 NO_ADVERTISE = 0xFFFFFF02
 NO_EXPORT_SUBCONFED = 0xFFFFFF03
-_WELL_KNOWN = b"\xff\xff\xff"
+WELL_KNOWN = b"\xff\xff\xff"
 """The well-known communities begin with these octets: a block without them need not be decoded."""
 
 
@@ -38,7 +38,7 @@ def withheld(source: SourceKind, target: SourceKind, attrs: PathAttributes) -> s
         # By identity: an enum member's hash is a call in Python.
         if source is one and target is other:
             return denied
-    if source not in LOCAL and _WELL_KNOWN in attrs.block:
+    if source not in LOCAL and WELL_KNOWN in attrs.block:
         communities = attrs.communities
         if NO_ADVERTISE in communities:
             return "community NO_ADVERTISE"

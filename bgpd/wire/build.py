@@ -16,6 +16,8 @@ _MP_HEADER = 4
 """Flags, code and two octets of length."""
 
 _SHORT = Struct(">H").pack
+UPDATE_HEAD = Struct(">16sHBHH").pack
+"""(marker, length of the message, type, length of the withdrawn routes, length of the attributes)."""
 _MP_REACH = Struct(">HBB").pack
 _MP_UNREACH = Struct(">HB").pack
 

@@ -85,10 +85,11 @@ discarded.
 """
 
 REFLECTABLE: Matcher = re.compile(
-    _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + _MED + _LOCAL_PREF[3:-2] + _MIDDLE + b"(" + _END + b")",
+    _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + b"(" + _MED + _LOCAL_PREF[3:-2] + _MIDDLE + b")" + _END,
     re.DOTALL,
 ).fullmatch
-"""Canonical blocks with LOCAL_PREF and without ORIGINATOR_ID and CLUSTER_LIST, which belong before the only group."""
+"""Canonical blocks with LOCAL_PREF and without ORIGINATOR_ID and CLUSTER_LIST. NEXT_HOP belongs before the only group,
+those two behind it."""
 
 MULTIPROTOCOL = _compile(_ORIGIN + _as_path())
 """Blocks from which MP_REACH_NLRI was cut. Groups as in CLASSIC, without the next hop."""

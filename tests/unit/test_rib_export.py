@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from bgpd.rib.nexthop import NextHopTable
 from bgpd.rib.path import Path, Source
 from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
+from bgpd.wire.build import build_reach
 from bgpd.wire.usual import REFLECTABLE
 
 CLUSTER, ROUTER = bytes((9, 9, 9, 9)), bytes((7, 7, 7, 7))
@@ -37,14 +36,17 @@ def exporter(chain: tuple[Term, ...], target: SourceKind = SourceKind.IBGP_CLIEN
     )
 
 
-def told(chain: tuple[Term, ...], block: bytes, kind: SourceKind, target: SourceKind) -> tuple[bytes, bytes] | str:
-    """(attributes, next hop), or why it is not passed on."""
+def path_of(block: bytes, kind: SourceKind) -> Path:
     source = Source("c", kind, b"\x0a\0\0\1", 64512)
     source.router_id = ROUTER
     attrs = wire.AttributeTable().intern(IPV4_UNICAST, block, b"\x0a\0\0\1")
     hop = NextHopTable(False).get(attrs.next_hop)
-    path = Path(source, 0, 0, attrs, attrs, hop, b"\0\0\0\1", 100)
-    made = exporter(chain, target)
+    return Path(source, 0, 0, attrs, attrs, hop, b"\0\0\0\1", 100)
+
+
+def told(chain: tuple[Term, ...], block: bytes, kind: SourceKind, target: SourceKind) -> tuple[bytes, bytes] | str:
+    """(attributes, next hop), or why it is not passed on."""
+    path, made = path_of(block, kind), exporter(chain, target)
     leaf = made.node(path)
     assert isinstance(leaf, Leaf)
     if not leaf.accepted:
@@ -69,7 +71,8 @@ optional = [
 
 
 def block_of(first: bytes, others: list[bytes], in_order: bool) -> bytes:
-    return HEAD + first + b"".join(sorted(others, key=itemgetter(1)) if in_order else others)
+    codes = {other[1]: other for other in others}
+    return HEAD + first + b"".join([codes[code] for code in sorted(codes)] if in_order else others)
 
 
 blocks = st.builds(
@@ -84,6 +87,23 @@ kinds = st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP, SourceKind.EBG
 @given(blocks, kinds, st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP, SourceKind.EBGP]))
 def test_the_short_way_gives_what_the_long_one_does(block: bytes, kind: SourceKind, target: SourceKind) -> None:
     assert told(ACCEPT_ALL, block, kind, target) == told(LONG_WAY, block, kind, target)
+
+
+@given(blocks, kinds, st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP]), st.integers(1, 800))
+def test_a_message_made_in_one_go_is_the_same_message(
+    block: bytes, kind: SourceKind, target: SourceKind, count: int
+) -> None:
+    units = [b"\x20" + number.to_bytes(4, "big") for number in range(count)]
+    path, made = path_of(block, kind), exporter(ACCEPT_ALL, target)
+    message = made.message(path, units)
+    leaf = made.node(path)
+    assert isinstance(leaf, Leaf)
+    if message is not None:
+        assert leaf.accepted
+        out = made.outgoing(leaf, path)
+        assert build_reach(IPV4_UNICAST, out.block, out.next_hop, units) == [message]
+    usual = kind is SourceKind.IBGP_CLIENT and REFLECTABLE(block) is not None
+    assert (message is not None) == (usual and leaf.accepted and len(block) + 44 + 5 * count <= 4096)
 
 
 @pytest.mark.parametrize("end", [b"", attribute(16, bytes(8)), attribute(32, bytes(12))], ids=["none", "16", "32"])

@@ -264,21 +264,22 @@ class Preview:
 
 
 class _Overlay:
-    """Loc-RIB entries that would be others. In many dicts, since a large one stops the loop while it grows."""
+    """Loc-RIB entries that would be others. In many dicts, since a large one stops the loop while it grows; neighbours
+    are in one, since they often have the same path."""
 
     def __init__(self) -> None:
         self.shards: tuple[dict[bytes, Entry | None], ...] = tuple({} for _ in range(64))
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self.shards[key[-1] & 63]
+        return key in self.shards[key[-2:][0] & 63]
 
     def get(self, key: bytes) -> Entry | None:
         """The entry there would be."""
-        return self.shards[key[-1] & 63].get(key)
+        return self.shards[key[-2:][0] & 63].get(key)
 
     def put(self, key: bytes, entry: Entry | None) -> None:
         """Note an entry."""
-        self.shards[key[-1] & 63][key] = entry
+        self.shards[key[-2:][0] & 63][key] = entry
 
 
 def _wanted(speaker: Speaker, settings: SpeakerSettings) -> list[tuple[Peer | None, PeerSettings | None]]:

@@ -38,6 +38,7 @@ from bgpd.shell.logs import LEVELS, LogWriter
 from bgpd.shell.notify import notify, watchdog_interval
 from bgpd.shell.runner import Runner
 from bgpd.speaker import Speaker
+from config.advice import advice
 from config.compile import Compiled, compile
 from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
@@ -184,6 +185,7 @@ class Daemon:
         self._state.datastore = self._datastore_view
         self._state.propose = self.propose
         self._state.nodename_file = nodename_file(os.environ)
+        self._state.advice = advice
         self._collector = Collector()
         self._reporter: Reporter | None = None
         self._background: list[asyncio.Task[Any]] = []

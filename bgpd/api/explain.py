@@ -6,10 +6,12 @@ export chains, kernel chain), for this one prefix, when someone asks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bgpd.api import kernel, render
 from bgpd.api.limits import Pace
 from bgpd.api.lookup import find_peer, find_prefix, speaker_of
-from bgpd.api.schema import Explain, ExplainPath, ExplainPeer, KernelRoute
+from bgpd.api.schema import Explain, ExplainPath, ExplainPeer, ExplainSilent, KernelRoute
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import Outgoing, route
 from bgpd.api.views import last_error
@@ -42,13 +44,59 @@ async def explain(state: DaemonState, text: str, peer_name: str, pace: Pace) -> 
         "prefix": render.prefix(family, key),
         "present": entry is not None or bool(rejected),
         "covering": _covering(speaker, family, key),
-        "paths": _paths(speaker, family, key, entry, rejected, programmed),
+        "paths": _paths(state, speaker, family, key, entry, rejected, programmed),
         "kernel": programmed,
+        "kernel_hint": "",
         "peers": told,
+        "silent": [],
+        "hint": "",
         "stopped": "",
     }
-    answer["stopped"] = _stopped(answer, speaker, peer_name)
+    if not answer["paths"]:
+        answer["silent"] = [_silent(state, peer, family) for peer in peers]
+    _advise(answer, state.advice)
+    answer["stopped"], reason = _stopped(answer, speaker, peer_name)
+    answer["hint"] = state.advice(reason) if reason else ""
     return answer
+
+
+def _advise(answer: Explain, advice: Callable[[str], str]) -> None:
+    """What would let it through, at each place where it was stopped."""
+    for path in answer["paths"]:
+        if path["verdict"] == "rejected":
+            path["hint"] = advice(path["rule"])
+        elif not path["resolved"]:
+            path["hint"] = advice(path["next_hop"])
+    for peer in answer["peers"]:
+        if not peer["announced"]:
+            peer["hint"] = advice(peer["rule"] or peer["text"])
+    programmed = answer["kernel"]
+    if programmed is not None and programmed["state"] != "installed":
+        answer["kernel_hint"] = advice(programmed["text"])
+
+
+def _silent(state: DaemonState, peer: Peer, family: Family) -> ExplainSilent:
+    """Why a peer has not announced a prefix, as far as can be told from here."""
+    text, adj = _no_session(peer, family), peer.importer.adj.get(family)
+    number = len(adj) if adj is not None else 0
+    if not text:
+        end = "and its End-of-RIB" if family in peer.end_of_rib else "and no End-of-RIB yet"
+        text = f"has sent {number} other {family} route{'' if number == 1 else 's'}, {end}"
+        hint = ""
+    else:
+        hint = state.advice(text)
+    return {"peer": peer.settings.name, "state": str(peer.session.state), "text": text, "hint": hint}
+
+
+def _no_session(peer: Peer, family: Family) -> str:
+    """Why there is no session that could carry this family, or ""."""
+    state = peer.session.state
+    if peer.settings.disabled:
+        return f"held down: {peer.settings.disabled}"
+    if state is not State.ESTABLISHED:
+        error = last_error(peer)
+        return f"no session (state {state}{f': {error}' if error else ''})"
+    return "" if family in peer.members else f"{family} is not negotiated with this peer"
 
 
 def _rejected(peer: Peer, family: Family, key: bytes) -> list[Path]:
@@ -70,6 +118,7 @@ def _rejected(peer: Peer, family: Family, key: bytes) -> list[Path]:
 
 
 def _paths(
+    state: DaemonState,
     speaker: Speaker,
     family: Family,
     key: bytes,
@@ -86,12 +135,22 @@ def _paths(
     ranks = _ranks(candidates)
     result = []
     for path in sorted(candidates, key=lambda p: ranks.get(id(p), len(candidates) + 1)):
-        state = programmed["state"] if programmed is not None and path is chosen else None
-        line = route(speaker, family, path, path is chosen, len(shared) > 1 and path in shared, state, key=key)
+        installed = programmed["state"] if programmed is not None and path is chosen else None
+        line = route(speaker, family, path, path is chosen, len(shared) > 1 and path in shared, installed, key=key)
         result.append(_path(path, line, ranks.get(id(path)), reasons.get(id(path))))
     for path in rejected:
         result.append(_path(path, route(speaker, family, path, False, False, None, key=key), None, None))
+    for one in result:
+        one["session_uptime"] = _heard(state, speaker, one)
     return result
+
+
+def _heard(state: DaemonState, speaker: Speaker, path: ExplainPath) -> float | None:
+    peer = speaker.peers.get(path["route"]["source"]["peer"] or "")
+    if peer is None or path["route"]["stale"]:
+        return None
+    since = peer.session.statistics.established_at
+    return None if since is None else max(state.clock() - since, 0.0)
 
 
 def _ranks(candidates: tuple[Path, ...]) -> dict[int, int]:
@@ -121,6 +180,8 @@ def _path(path: Path, line: object, rank: int | None, reason: str | None) -> Exp
         "rank": rank,
         "lost_step": step if took_part else None,
         "lost_text": comparison if took_part else None,
+        "session_uptime": None,
+        "hint": "",
     }
 
 
@@ -185,27 +246,24 @@ async def _peers(
 def _told(
     speaker: Speaker, peer: Peer, family: Family, key: bytes, entry: Entry | None, copies: dict[int, Outgoing]
 ) -> ExplainPeer:
-    state = peer.session.state
     answer: ExplainPeer = {
         "peer": peer.settings.name,
-        "state": str(state),
+        "state": str(peer.session.state),
         "announced": False,
-        "text": "",
+        "text": _no_session(peer, family),
         "rule": "",
         "attributes": None,
         "path_ids": [],
+        "hint": "",
     }
-    if state is not State.ESTABLISHED:
-        error = last_error(peer)
-        answer["text"] = f"no session (state {state}{f': {error}' if error else ''})"
-    elif family not in peer.members:
-        answer["text"] = f"{family} is not negotiated with this peer"
-    else:
+    if not answer["text"]:
         group, member = peer.members[family]
         outgoing = copies.setdefault(id(group), Outgoing(group, None))
         _announced(answer, group, outgoing.asked_by(member), key, entry)
         if answer["announced"] and member.waits_for(key, group.key.add_path):
             answer["text"] += "; queued, the peer is behind"
+        if answer["announced"] and member.eor and group.hold_eor:
+            answer["text"] += "; our End-of-RIB waits for the end of the restart phase"
     return answer
 
 
@@ -239,26 +297,38 @@ def _announced(answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key:
 # Where the way ended
 
 
-def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> str:
+def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, str]:
+    """(where it ended, as a sentence; the rule or reason that ended it)."""
     known = answer["paths"]
     if not known:
-        return _never_came(answer, speaker)
+        return _never_came(answer, speaker), "no route of this host"
     accepted = [path for path in known if path["verdict"] == "accepted"]
     if not accepted:
-        return f"Import refused every path: {known[0]['rule']}."
+        return f"Import refused every path: {known[0]['rule']}.", known[0]["rule"]
     if not any(path["resolved"] for path in accepted):
-        return f"No path has a usable next hop: {accepted[0]['next_hop']}."
+        reason = accepted[0]["next_hop"]
+        return f"No path has a usable next hop: {reason}.", reason
     programmed = answer["kernel"]
     if programmed is not None and programmed["state"] in ("pending", "refused", "foreign"):
-        return f"It is not in the kernel: {programmed['text'] or programmed['state']}."
+        reason = programmed["text"] or programmed["state"]
+        return f"It is not in the kernel: {reason}.", reason
     if any(peer["announced"] for peer in answer["peers"]) or not answer["peers"]:
-        return ""
+        return "", ""
     if not peer_name and known[0]["route"]["source"]["kind"] == SourceKind.IBGP.value:
         # Every other node has it from where we have it: a full mesh tells nothing on.
-        return ""
-    reasons = {peer["text"].removeprefix("withheld: ") for peer in answer["peers"]}
-    whom = f"not announced to {answer['peers'][0]['peer']}" if peer_name else "announced to no peer"
-    return f"It is {whom}: {reasons.pop()}." if len(reasons) == 1 else f"It is {whom}, for different reasons."
+        return "", ""
+    return _untold(answer["peers"], peer_name)
+
+
+def _untold(peers: list[ExplainPeer], peer_name: str) -> tuple[str, str]:
+    """Of peers that could be told, why they are not; where there is none, why not."""
+    reached = [peer for peer in peers if peer["rule"]] or peers
+    reasons = list(dict.fromkeys((peer["text"].removeprefix("withheld: "), peer["rule"]) for peer in reached))
+    whom = f"not announced to {peers[0]['peer']}" if peer_name else "announced to no peer"
+    if len(reasons) > 1:
+        return f"It is {whom}, for different reasons.", ""
+    text, rule = reasons[0]
+    return f"It is {whom}: {text}.", rule or text
 
 
 def _never_came(answer: Explain, speaker: Speaker) -> str:

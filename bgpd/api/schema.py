@@ -387,6 +387,11 @@ class ExplainPath(TypedDict):
     """The step of the decision process that it lost: "4271 9.1.2.2 (a) AS_PATH length"."""
     lost_text: str | None
     """The comparison in words: "3 ASes against 2"."""
+    session_uptime: float | None
+    """Seconds since the session came up in which it was heard, which bounds its age; null for local routes and for
+    stale ones, which were heard in an earlier session."""
+    hint: str
+    """What would let it through where it was stopped; "" where it was not, or nothing is known."""
 
 
 class ExplainPeer(TypedDict):
@@ -401,6 +406,19 @@ class ExplainPeer(TypedDict):
     attributes: Attributes | None
     """As sent; null if withheld."""
     path_ids: list[int]
+    """Of ADD-PATH (RFC 7911): the ids under which paths are announced."""
+    hint: str
+    """What would let it through; "" where it is announced, or nothing is known."""
+
+
+class ExplainSilent(TypedDict):
+    """A peer that might have announced a prefix which is not there, and has not."""
+
+    peer: str
+    state: str
+    text: str
+    """Why nothing came: no session, another family, or how much else has come."""
+    hint: str
 
 
 class Explain(TypedDict):
@@ -414,7 +432,13 @@ class Explain(TypedDict):
     """For a prefix that is not there: the longest known one that covers it."""
     paths: list[ExplainPath]
     kernel: KernelRoute | None
+    kernel_hint: str
+    """What would bring it into the kernel; "" where it is there, or nothing is known."""
     peers: list[ExplainPeer]
+    silent: list[ExplainSilent]
+    """For a prefix that is not there; else empty."""
+    hint: str
+    """What would let it through where `stopped` says that it ended."""
     stopped: str
     """Where its way ended, in one sentence: the first of received, accepted, resolved, best, kernel, announced
     that did not happen; "" when all did."""

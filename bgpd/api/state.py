@@ -59,6 +59,8 @@ class DaemonState:
         """What proposed resources would mean; see bgpd.api.plan. None: this daemon has no resources."""
         self.nodename_file = DEFAULT_NODENAME
         """Calico's file with the node's name; its age is the node's (calico-bgp.md 9.4)."""
+        self.advice: Callable[[str], str] = lambda reason: ""
+        """What would let a route through that was stopped by this rule (its label) or check (its sentence)."""
         self.datastore: Callable[[], Datastore] = lambda: no_datastore()
         self.alive_at: Callable[[], float] = clock
         """When the runner last turned, by `clock`."""

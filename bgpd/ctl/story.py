@@ -33,17 +33,47 @@ def _lines(answer: Explain) -> Iterator[tuple[int, str]]:
     yield 0, f"{answer['prefix']} ({answer['family']}): {count(number, 'path') if number else 'no path'}"
     if answer["stopped"]:
         yield 1, answer["stopped"]
+        yield from _hint(1, answer["hint"])
     for place, path in enumerate(answer["paths"], 1):
         yield 0, ""
         yield from _path(place, path)
     if not answer["paths"]:
+        yield from _silent(answer)
         return
     yield 0, ""
     yield 0, "Kernel"
     yield from _kernel(answer["kernel"])
+    yield from _hint(1, answer["kernel_hint"])
     yield 0, ""
-    yield 0, f"Announced to {_tally(answer['peers'])}"
-    yield from _peers(answer["peers"])
+    able = [peer for peer in answer["peers"] if not _other_family(peer, answer["family"])]
+    yield 0, f"Announced to {_tally(able)}"
+    yield from _peers(able)
+    others = len(answer["peers"]) - len(able)
+    if others:
+        yield 1, f"{count(others, 'session')} that {'carries' if others == 1 else 'carry'} no {answer['family']}"
+
+
+def _other_family(peer: ExplainPeer, family: str) -> bool:
+    return peer["text"] == f"{family} is not negotiated with this peer"
+
+
+def _hint(indent: int, hint: str) -> Iterator[tuple[int, str]]:
+    if hint:
+        yield indent, f"-> {hint}" if hint.startswith("needs nothing") else f"-> would let it through: {hint}"
+
+
+def _silent(answer: Explain) -> Iterator[tuple[int, str]]:
+    """Who might have announced it; peers of one answer together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for peer in answer["silent"]:
+        groups.setdefault((peer["text"], peer["hint"]), []).append(peer["peer"])
+    if groups:
+        yield 0, ""
+        yield 0, "Peers that have not announced it"
+    for (text, hint), names in groups.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield 1, f"{', '.join(names[:3])}{more}: {text}"
+        yield from _hint(2, hint)
 
 
 def _path(place: int, path: ExplainPath) -> Iterator[tuple[int, str]]:
@@ -54,14 +84,18 @@ def _path(place: int, path: ExplainPath) -> Iterator[tuple[int, str]]:
     stale = ", stale: the session was lost, and the route has not been repeated" if route["stale"] else ""
     outcome = _outcome(path)
     yield 0, f"Path {place} from {origin_of(source)} ({source['kind']}{where}{number}){stale}: {outcome}"
+    if path["session_uptime"] is not None:
+        yield 1, f"heard in the session that came up {duration(path['session_uptime'])} ago"
     before = path["received_attributes"]
     if before is not None:
         yield 1, f"received: {attributes(before)}"
     yield 1, f"{'in force' if before is not None else 'attributes'}: {attributes(route['attributes'])}"
     yield 1, f"import: {path['verdict']} ({path['rule']})" if source["peer"] else "import: not needed, a local route"
     if path["verdict"] == "rejected":
+        yield from _hint(1, path["hint"])
         return
     yield 1, f"next hop: {'resolved' if path['resolved'] else 'not resolved'}, {path['next_hop']}"
+    yield from _hint(1, path["hint"])
     if path["resolved"]:
         yield 1, f"decision: {_decision(path)}"
 
@@ -108,21 +142,23 @@ def _tally(peers: list[ExplainPeer]) -> str:
 
 
 def _peers(peers: list[ExplainPeer]) -> Iterator[tuple[int, str]]:
-    if len(peers) <= _PEERS:
-        for peer in peers:
-            yield from _peer(peer["peer"], peer)
-        return
     groups: dict[str, list[ExplainPeer]] = {}
     for peer in peers:
         sent = attributes(peer["attributes"]) if peer["attributes"] else ""
         groups.setdefault(f"{peer['text']}{sent}", []).append(peer)
     for alike in groups.values():
-        names = alike[0]["peer"] if len(alike) == 1 else f"{alike[0]['peer']} and {len(alike) - 1} more"
-        yield from _peer(names, alike[0])
+        named = len(alike) if len(peers) <= _PEERS else 1
+        names = ", ".join(peer["peer"] for peer in alike[:named])
+        yield from _peer(names + (f" and {len(alike) - named} more" if len(alike) > named else ""), alike[0])
 
 
 def _peer(names: str, peer: ExplainPeer) -> Iterator[tuple[int, str]]:
     rule = f" (by {peer['rule']})" if peer["announced"] and peer["rule"] else ""
     yield 1, f"{names}: {peer['text']}{rule}"
+    if len(peer["path_ids"]) == 1:
+        yield 2, f"under path id {peer['path_ids'][0]}"
+    elif peer["path_ids"]:
+        yield 2, f"under the path ids {', '.join(map(str, peer['path_ids']))}; the first:"
     if peer["attributes"] is not None:
         yield 2, attributes(peer["attributes"])
+    yield from _hint(2, peer["hint"])

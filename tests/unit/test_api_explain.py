@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from bgpd.api.explain import explain
 from bgpd.api.limits import Pace
@@ -127,3 +128,54 @@ async def test_many_peers_of_one_answer_are_counted(world: World) -> None:
     lines = list(story(answer))
     assert any("p0 and 499 more" in line for line in lines)
     assert len(lines) < 30
+
+
+async def test_what_would_let_it_through_is_asked_of_who_knows(world: World) -> None:
+    asked: list[str] = []
+
+    def advice(reason: str) -> str:
+        asked.append(reason)
+        return f"advice on {reason}"
+
+    world.state.advice = advice
+    try:
+        hidden = await _explain(world, "10.244.7.0/26", "tor")
+        assert hidden["peers"][0]["hint"] == "advice on BGPFilter hide, rule 1" == hidden["hint"]
+        rejected = await _explain(world, "0.0.0.0/0")
+        assert rejected["paths"][0]["hint"] == "advice on BGPFilter no-default, rule 1" == rejected["hint"]
+        unresolved = await _explain(world, "10.70.0.0/16")
+        assert unresolved["paths"][0]["hint"].startswith("advice on 192.0.2.77: no local route covers it")
+        refused = await _explain(world, "10.60.0.0/16")
+        assert refused["kernel_hint"] == "advice on Network is unreachable"
+        told = await _explain(world, "10.244.1.0/26", "tor")
+        assert (told["hint"], told["peers"][0]["hint"], told["kernel_hint"]) == ("", "", "")
+        lines = "\n".join(story(hidden))
+        assert "-> would let it through: advice on BGPFilter hide, rule 1" in lines
+    finally:
+        world.state.advice = lambda reason: ""
+
+
+async def test_who_might_have_announced_what_is_not_there(world: World) -> None:
+    answer = await _explain(world, "11.0.0.0/8")
+    silent = {peer["peer"]: peer["text"] for peer in answer["silent"]}
+    assert silent["absent"].startswith("no session (state")
+    assert silent["tor"].startswith("has sent 3 other ipv4 routes, and its End-of-RIB")
+    assert (await _explain(world, "10.60.0.0/16"))["silent"] == []
+    assert any("absent: no session" in line for line in story(answer))
+
+
+async def test_a_learned_path_tells_how_long_its_session_is_up(world: World) -> None:
+    answer = await _explain(world, "10.60.0.0/16")
+    assert all(path["session_uptime"] is not None for path in answer["paths"])
+    assert (await _explain(world, "10.244.1.0/26"))["paths"][0]["session_uptime"] is None
+
+
+async def test_a_held_peer_and_our_own_restart_are_told(world: World) -> None:
+    peer = world.host.speaker.peers["absent"]
+    before = peer.settings
+    peer.settings = evolve(before, disabled="its password is missing")
+    try:
+        told = {one["peer"]: one["text"] for one in (await _explain(world, "10.244.1.0/26"))["peers"]}
+        assert told["absent"] == "held down: its password is missing"
+    finally:
+        peer.settings = before

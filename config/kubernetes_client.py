@@ -238,7 +238,7 @@ class KubernetesClient:
         for cause in _causes(error):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return self._untrusted(cause)
-            if isinstance(cause, ssl.SSLError):
+            if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError):
                 return DatastoreError(f"{where}: no TLS connection ({_ssl(cause)}); {self._remedy()}")
         if isinstance(error, aiohttp.ClientConnectorError):
             return Unavailable(f"{where}: {_os(error.os_error)}")

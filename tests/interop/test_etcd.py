@@ -302,6 +302,34 @@ async def test_a_silent_watch_is_asked_whether_it_lives(etcd: EtcdServer) -> Non
     await source.close()
 
 
+async def test_a_progress_notification_carries_a_watch_over_a_compaction(tmp_path: Path) -> None:
+    """Nothing of ours happens, all else does: without it, every quiet watch would have to list again."""
+    etcd = EtcdServer(tmp_path, "--experimental-watch-progress-notify-interval", "300ms")
+    source = EtcdSource(etcd.url, node="a", env={})
+    try:
+        await etcd.start()
+        editor = EtcdEditor(etcd.url, env={})
+        await editor.apply(node("a"))
+        revision: Any = (await source.list()).revision
+        async with Raw(etcd.url) as raw, asyncio.timeout(30):
+            for _ in range(50):
+                last = await raw.put("/elsewhere", "")
+            watch = source.watch(revision)
+            while min(revision.values()) <= last:
+                revision = (await anext(watch)).revision
+            await watch.aclose()
+            await raw.compact(last)
+            await editor.apply(pool("p"))
+            async for batch in source.watch(revision):
+                if batch.changes:
+                    break
+        assert [change.key for change in batch.changes] == [("IPPool", "p")]
+        await editor.close()
+    finally:
+        await source.close()
+        etcd.kill()
+
+
 async def test_a_wiped_etcd_is_held_back(etcd: EtcdServer, editor: EtcdEditor, tmp_path: Path) -> None:
     await editor.apply(node("a"))
     await editor.apply(pool("p"))

@@ -358,6 +358,14 @@ async def test_tls_that_fails_is_told(case: str, secure: tuple[KubeServer, Path]
                 await store.until(seconds=20)
 
 
+async def test_tls_where_there_is_none(server: KubeServer) -> None:
+    url = server.url.replace("http:", "https:")
+    store = Followed(open_datastore("kubernetes:", node="a", state_dir=None, env={"K8S_API_ENDPOINT": url}))
+    async with store:
+        with pytest.raises(DatastoreError, match=r"no TLS connection \((record layer failure|wrong version number)\)"):
+            await store.until(seconds=20)
+
+
 # --- the daemon
 
 OUTAGE = float(os.environ.get("KUBE_OUTAGE", "1"))

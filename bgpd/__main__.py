@@ -311,6 +311,7 @@ class Daemon:
         self._state.speaker = speaker
         self._state.alive_at = runner.alive_at
         self._state.loop_stall = lambda: runner.longest_turn
+        self._state.refused = listener.refused
         self._state.defects = lambda: runner.defects
         self._collector.start()
         self._announce(settings, listener)

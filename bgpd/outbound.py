@@ -9,9 +9,7 @@ from bgpd.rib.export import GroupKey
 from bgpd.settings import FamilySettings, PeerSettings, SpeakerSettings
 
 
-def group_key(
-    settings: SpeakerSettings, peer: Peer, family: Family, instead: PeerSettings | None = None
-) -> GroupKey:
+def group_key(settings: SpeakerSettings, peer: Peer, family: Family, instead: PeerSettings | None = None) -> GroupKey:
     """The key of an established peer's group, with its own settings or others `instead`. Raises KeyError for a family
     that is not configured."""
     negotiated = peer.session.negotiated

@@ -91,8 +91,7 @@ def status_of(classes: frozenset[StatusClass], facts: Facts, now: str) -> dict[s
         status["bgp"] = _bgp(facts)
     if StatusClass.ROUTES in classes:
         status["routes"] = {
-            f"routesV{_version(family)}": [_route(item) for item in _first(facts[family].routes)]
-            for family in FAMILIES
+            f"routesV{_version(family)}": [_route(item) for item in _first(facts[family].routes)] for family in FAMILIES
         }
     return status
 

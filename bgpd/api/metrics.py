@@ -82,6 +82,10 @@ _DAEMON: tuple[tuple[_Spec, Callable[[Status], Iterable[Sample]]], ...] = (
         lambda s: [((name,), float(n)) for name, n in (s["kernel"]["counters"] if s["kernel"] else {}).items()],
     ),
     (
+        _Spec("connections_refused", "Connections refused before there was a session", ("reason",), counter=True),
+        lambda s: [((reason,), float(n)) for reason, n in (s["limits"]["refused"] if s["limits"] else {}).items()],
+    ),
+    (
         _Spec("datastore_connected", "1 if the datastore can be read and watched"),
         lambda s: [((), float(s["datastore"]["connected"]))],
     ),

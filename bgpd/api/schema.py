@@ -132,6 +132,32 @@ class PeerCounts(TypedDict):
     established: int
 
 
+class PeerLimits(TypedDict):
+    """What one peer may cost (RFC 4486): one row for all peers of the same limits. 0 = no limit."""
+
+    peers: int
+    """Configured peers with these limits."""
+    ranges: list[str]
+    """CIDRs whose dynamic peers have these limits, each by itself."""
+    prefixes: dict[str, int]
+    """By family: beyond it the session ends with Cease/1."""
+    attribute_sets: int
+    """Distinct attribute sets; beyond it the session ends with Cease/8."""
+    octets: int
+    """Of attribute sets and NLRI; beyond it the session ends with Cease/8."""
+
+
+class Limits(TypedDict):
+    """What peers may cost. 0 = no limit."""
+
+    dynamic_peers: int
+    connection_rate: int
+    """New connections a second from one address; more are refused with Cease/5."""
+    refused: dict[str, int]
+    """Connections refused since the start, by reason: "unknown-address", "connection-rate", "ttl", "dynamic-peers"."""
+    peers: list[PeerLimits]
+
+
 class Status(TypedDict):
     """GET /v1/status"""
 
@@ -148,6 +174,8 @@ class Status(TypedDict):
     ready: Health
     restart: Restart
     peers: PeerCounts
+    limits: Limits | None
+    """null before there is a speaker."""
     families: list[FamilyCounts]
     kernel: KernelSummary | None
     """null: started without a kernel role, or the kernel has not been read yet."""

@@ -66,6 +66,8 @@ class DaemonState:
         """When the runner last turned, by `clock`."""
         self.loop_stall: Callable[[], float] = lambda: 0.0
         """Seconds of the longest turn so far."""
+        self.refused: Callable[[], dict[str, int]] = dict
+        """Connections that the listener refused, by reason; see bgpd.api.schema.Limits."""
         self.defects: Callable[[], int] = lambda: 0
         """Exceptions caught that should not have been."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from bgpd.api import kernel
+from bgpd.api.allowances import limits
 from bgpd.api.counts import Counts, Walk, peer_families
 from bgpd.api.health import readiness
 from bgpd.api.limits import Pace
@@ -72,6 +73,7 @@ class Views:
                 "dynamic": sum(p.dynamic for p in speaker.peers.values()) if speaker else 0,
                 "established": established(speaker),
             },
+            "limits": limits(state),
             "families": walk.families,
             "kernel": kernel.summary(state),
             "datastore": state.datastore(),

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bgpd.api.schema import KernelTable, Peer, PeerDetail, Problem, Route, Status
+from bgpd.api.schema import KernelTable, Limits, Peer, PeerDetail, Problem, Route, Status
 from bgpd.ctl.words import count, duration, flags, origin_of
 
 _PIPE_WIDTH = 200
@@ -96,6 +96,8 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
     peers = status["peers"]
     dynamic = f", {peers['dynamic']} dynamic" if peers["dynamic"] else ""
     yield "Peers", f"{peers['established']} established of {peers['configured']} configured{dynamic}"
+    if status["limits"] is not None and (told := "\n".join(_limits(status["limits"]))):
+        yield "Limits", told
     if status["restart"]["active"]:
         waiting = ", ".join(status["restart"]["waiting_for"]) or "further peers"
         left = status["restart"]["ends_in"]
@@ -112,6 +114,24 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
         form = "nexthop objects" if kernel["nexthop_objects"] else "plain next hops"
         state = "" if kernel["enabled"] else ", programming is off"
         yield "Kernel", f"table {kernel['table']}, protocol {kernel['protocol']}, {form}{state}"
+
+
+def _limits(limits: Limits) -> Iterator[str]:
+    for row in limits["peers"]:
+        prefixes = {family: number for family, number in row["prefixes"].items() if number}
+        costs = [f"{number:,} {family} prefixes" for family, number in prefixes.items()]
+        costs += [f"{row['attribute_sets']:,} attribute sets"] if row["attribute_sets"] else []
+        costs += [f"{row['octets'] / (1 << 20):,.1f}".removesuffix(".0") + " MiB"] if row["octets"] else []
+        if costs:
+            whose = [*row["ranges"], *([count(row["peers"], "configured peer")] if row["peers"] else [])]
+            yield f"each of {', '.join(whose)}: {', '.join(costs)}"
+    if limits["dynamic_peers"]:
+        yield count(limits["dynamic_peers"], "dynamic peer")
+    if limits["connection_rate"]:
+        yield f"{count(limits['connection_rate'], 'connection')} a second from one address"
+    refused = [f"{number:,} {reason}" for reason, number in limits["refused"].items() if number]
+    if refused:
+        yield f"connections refused so far: {', '.join(refused)}"
 
 
 def _kernel_states(states: dict[str, dict[str, int]]) -> Table:

@@ -289,6 +289,10 @@ class Listener:
                 _log.debug("listener %s: %s", entry, sockopt.reason(error))
                 sock.close()
 
+    def refused(self) -> dict[str, int]:
+        """Connections refused since the start, by reason (see bgpd.api.schema.Limits)."""
+        return {"unknown-address": self.refused_unknown, "connection-rate": self.refused_pace, "ttl": self.refused_ttl}
+
     def _admit(self, sock: socket.socket, remote: str) -> None:
         if not self._knows(remote):
             self.refused_unknown += 1

@@ -29,9 +29,7 @@ def require(tor: str = "ours") -> None:
 
 
 @contextmanager
-def running_lab(
-    tor: str = "ours", nodes: int = 3, reflectors: str = "", speaker: str = "ours"
-) -> Iterator[Lab]:
+def running_lab(tor: str = "ours", nodes: int = 3, reflectors: str = "", speaker: str = "ours") -> Iterator[Lab]:
     """A lab with every speaker up, every session Established and every kernel complete."""
     require(tor)
     with Lab(nodes=nodes, tor=tor, speaker=speaker, reflectors=reflectors) as lab:

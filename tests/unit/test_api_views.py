@@ -77,6 +77,11 @@ async def test_status_counts_sessions_routes_kernel_and_problems(world: World) -
         assert counts["prefixes"] == len(set(_prefixes(mine)))
         assert counts["best"] == sum(row["best"] for row in mine)
         assert counts["local"] == sum(row["source"]["peer"] is None for row in mine)
+    limits = status["limits"]
+    assert limits is not None and limits["connection_rate"] == 10
+    assert {**limits["refused"]} == {"dynamic-peers": 0}
+    (row,) = limits["peers"]
+    assert row["peers"] == 3 and row["prefixes"] == {"ipv4": 1000, "ipv6": 0} and not row["ranges"]
     assert status["kernel"] is not None
     assert status["kernel"]["states"]["ipv4"]["refused"] == 1
     assert status["datastore"]["problems"][0]["object"] == "BGPPeer/tor-rack1"

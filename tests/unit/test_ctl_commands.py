@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+from attrs import evolve
 from click.testing import CliRunner, Result
 
 from bgpd.api.schema import Explain, KernelTable, Peer, PeerDetail, Route, Status
@@ -112,6 +113,26 @@ def test_mistakes_are_one_sentence_and_status_1(daemon: Daemon, arguments: list[
     assert result.exit_code == 1
     assert words in result.stderr and len(result.stderr.splitlines()) == 1
     assert not result.stdout
+
+
+def test_status_tells_the_limits_and_who_was_refused(tmp_path: Path) -> None:
+    world = World()
+    speaker = world.host.speaker
+    template = evolve(speaker.settings.peers[0], max_attribute_sets=20_000, max_octets=64 << 20)
+    speaker.settings = evolve(speaker.settings, dynamic=(("10.9.0.0/16", template),), max_dynamic=500)
+    world.state.refused = lambda: {"unknown-address": 0, "connection-rate": 1204}
+    path = str(tmp_path / "s")
+    with serving(world.state, path):
+        told = Daemon(path).run("status").stdout
+    first = told.index("Limits")
+    lines = [line.removeprefix("Limits").strip() for line in told[first:].splitlines()[:5]]
+    assert lines == [
+        "each of 10.9.0.0/16: 1,000 ipv4 prefixes, 20,000 attribute sets, 64 MiB",
+        "each of 3 configured peers: 1,000 ipv4 prefixes",
+        "500 dynamic peers",
+        "10 connections a second from one address",
+        "connections refused so far: 1,204 connection-rate",
+    ]
 
 
 def test_wrong_usage_is_status_2(daemon: Daemon) -> None:

@@ -248,7 +248,7 @@ class ChangeLab:
 
 
 def name(document: Resource) -> str:
-    """"Kind/name" of a document."""
+    """ "Kind/name" of a document."""
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
@@ -297,4 +297,3 @@ def base_resources() -> list[Resource]:
         ),
         resources.resource("CalicoNodeStatus", "status", {"node": "node-a", "classes": ["BGP"]}),
     ]
-

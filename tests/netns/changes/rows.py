@@ -42,8 +42,15 @@ class Row:
     """It is in effect with the next OPEN: this makes the neighbour begin anew."""
 
 
-def row(field: str, attributes: str, what: str, edits: Sequence[Edit] | Any, effect: str = "", seen: Seen | None = None,
-        **more: Any) -> Row:
+def row(
+    field: str,
+    attributes: str,
+    what: str,
+    edits: Sequence[Edit] | Any,
+    effect: str = "",
+    seen: Seen | None = None,
+    **more: Any,
+) -> Row:
     """A Row; `edits` may be the new value of the field, where the object has the usual name."""
     return Row(field, tuple(attributes.split()), what, edits, effect, seen, **more)
 

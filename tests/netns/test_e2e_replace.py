@@ -5,7 +5,7 @@ BIRD is ended as a calico-node pod ends it, by SIGKILL; ours by SIGTERM. In betw
 
 from __future__ import annotations
 
-import subprocess
+import re
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,12 +13,14 @@ import pytest
 
 from bgpd.api.bird.server import NAMES
 from tests.lab.cluster import Lab, Machine
-from tests.lab.speakers import OurSpeaker
+from tests.lab.speakers import Bird, OurSpeaker
 from tests.lab.watch import RouteMonitor, rewritten, routes, wait_until
 from tests.netns.e2e import Pair, running_lab, traffic
 from tests.unit import bird_callers as callers
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
+_BIRD_2_ROUTE = re.compile(r"(\S+/\d+) +(?:unicast|blackhole|unreachable) \[")
+_BIRD_2_HOP = re.compile(r"\tvia (\S+) on (\S+)")
 Figure = Callable[[str, object], None]
 
 
@@ -36,16 +38,24 @@ def pairs(lab: Lab) -> list[Pair]:
 
 
 def ways(machine: Machine, name: str) -> set[tuple[str, str, str]]:
-    """(prefix, gateway, interface) of the routes in use that have a gateway, as BIRD's own client shows them."""
+    """(prefix, gateway, interface) of the routes in use that have a gateway, as the machine's control socket shows
+    them: ours to one of Calico's programs, BIRD 2, whose layout is another one, to its own client."""
     speaker = machine.bgp
-    path = speaker.bird_sockets / name if isinstance(speaker, OurSpeaker) else speaker.folder / f"{machine.name}.ctl"
-    command = ["birdc", "-s", str(path), "-v", "show", "route", "primary"]
-    text = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
-    # -v shows the codes; the client puts four more blanks where the line goes on with one.
-    lines = [line.removeprefix("    ") for line in text.splitlines()[1:] if "Table master" not in line]
-    rows = callers.routes([*lines, "0000 "])
     version = ":" if name == "bird6.ctl" else "."
-    return {(row["prefix"], row["gw"], row["via"]) for row in rows if row["gw"] and version in row["prefix"]}
+    if isinstance(speaker, OurSpeaker):
+        dialogue = callers.Dialogue(speaker.bird_sockets / name)
+        rows = callers.routes(dialogue.ask("show route primary"))
+        dialogue.close()
+        return {(row["prefix"], row["gw"], row["via"]) for row in rows if row["gw"]}
+    assert isinstance(speaker, Bird)
+    found = set()
+    prefix = ""
+    for line in speaker.control("show route primary").splitlines():
+        start, hop = _BIRD_2_ROUTE.match(line), _BIRD_2_HOP.match(line)
+        prefix = start[1] if start else prefix
+        if hop and version in prefix:
+            found.add((prefix, hop[1], hop[2]))
+    return found
 
 
 def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
@@ -95,10 +105,12 @@ def renew(node: Machine) -> None:
 def test_nodes_are_replaced_one_after_the_other(lab: Lab, kind: str, figure: Figure) -> None:
     """Forward first, then back: both leave the lab whole."""
     touched = []
-    if kind == "bird":
-        for node in lab.nodes:
+    for node in lab.nodes:
+        if kind == "bird":
+            if not isinstance(node.bgp, OurSpeaker):
+                replace(lab, node, "ours")
             renew(node)
-        lab.wait_converged()
+    lab.wait_converged()
     with traffic(pairs(lab)) as probes:
         for node in lab.nodes:
             touched += replace(lab, node, kind)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 import pytest_asyncio
+from attrs import evolve
 
 from bgpd.api.bird import server
 from bgpd.api.bird.grammar import BirdError, Command, parse
@@ -75,6 +76,19 @@ async def test_show_protocols_word_for_word(place: Path) -> None:
     assert absent[3] == "start"
     assert absent[5] in ("Active", "Connect")
     assert absent[6].strip() == "Socket: Connection refused"
+
+
+async def test_a_session_that_is_held_down_is_listed_with_its_reason(place: Path, world: World) -> None:
+    """Calico's programs leave out rows of fewer than six columns."""
+    peer = world.host.speaker.peers["absent"]
+    settings = peer.settings
+    peer.settings = evolve(settings, disabled="password of Secret bgp/one is missing")
+    try:
+        (lines,) = await away(ask, place / "bird.ctl", "show protocols")
+    finally:
+        peer.settings = settings
+    row = next(row for row in callers.protocols(lines) if row[0] == "absent")
+    assert row[6].strip() == "held down: password of Secret bgp/one is missing"
 
 
 async def test_show_protocols_all_has_what_callers_search_for(place: Path) -> None:

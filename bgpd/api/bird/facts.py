@@ -171,6 +171,8 @@ def session(state: DaemonState, peer: Peer) -> Protocol:
     protocol = "down" if not found.running else "up" if found.state is State.ESTABLISHED else "start"
     kind, text = statistics.trouble
     trouble = f"{kind}: {text[:1].upper()}{text[1:]}" if kind and protocol != "up" else ""
+    if peer.settings.disabled:
+        trouble = f"held down: {peer.settings.disabled}"
     name, address = peer.settings.name, peer.settings.address
     return Protocol(name, "BGP", protocol, since, address, _bgp_state(peer), trouble)
 

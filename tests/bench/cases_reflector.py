@@ -7,6 +7,7 @@ ours without.
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import partial
 from typing import Any
@@ -37,6 +38,7 @@ def case_reflector(bench: Bench, name: str) -> None:
 
 def _turn(bench: Bench, name: str, scenario: Scenario, who: str, slow: set[str]) -> None:
     began = time.monotonic()
+    print(f"    {name}, {who}", file=sys.stderr, flush=True)
     try:
         found = _load(bench, scenario, who)
     except Exception:

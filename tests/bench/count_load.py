@@ -1,0 +1,200 @@
+"""Fixed pieces of reflector work in one process, for counting instructions: a Speaker, clients made of octets, no
+clock, socket or randomness.
+
+`python -m tests.bench.count_load PIECE`: "nothing" prepares and does no work, "yardstick" runs plain Python operations
+of the sort that the hot path is made of. Each piece's own cost is its count less that of "nothing".
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+from bgpd.effects import Ready, Send
+from bgpd.family import IPV4_UNICAST
+from bgpd.policy.terms import ACCEPT_ALL, MatchPrefix, PrefixRange, Term, Verdict
+from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
+from bgpd.speaker import Speaker
+
+ASN = 64512
+CLIENTS, BLOCKS = 20, 40
+ROUTES = CLIENTS * BLOCKS * (CLIENTS - 1)
+"""Routes that a flood delivers."""
+NLRI = 5
+"""Octets of a /26 in an UPDATE."""
+MARKER = b"\xff" * 16
+
+
+def message(kind: int, body: bytes) -> bytes:
+    """One BGP message."""
+    return MARKER + (19 + len(body)).to_bytes(2) + bytes([kind]) + body
+
+
+def open_message(number: int, add_path: bool) -> bytes:
+    """The OPEN of client `number`: IPv4 unicast, four-octet AS, perhaps ADD-PATH both ways."""
+    capabilities = bytes((1, 4, 0, 1, 0, 1, 65, 4)) + ASN.to_bytes(4)
+    capabilities += bytes((69, 4, 0, 1, 1, 3)) * add_path
+    options = bytes((2, len(capabilities))) + capabilities
+    body = b"\4" + ASN.to_bytes(2) + (90).to_bytes(2) + bytes((10, 0, 0, number)) + bytes([len(options)]) + options
+    return message(1, body)
+
+
+def nlri(number: int, first: int, count: int, add_path: bool) -> bytes:
+    """Blocks of a client, /26 each."""
+    blocks = ((first + i, (0, 0, 0, 1) if add_path else ()) for i in range(count))
+    return b"".join(bytes((*path_id, 26, 10, number, block >> 2, (block & 3) << 6)) for block, path_id in blocks)
+
+
+def announce(number: int, first: int, count: int, add_path: bool) -> bytes:
+    """An UPDATE of client `number`."""
+    attributes = bytes((0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, number, 0x40, 5, 4, 0, 0, 0, 100))
+    return message(2, bytes(2) + len(attributes).to_bytes(2) + attributes + nlri(number, first, count, add_path))
+
+
+def withdraw(number: int, first: int, count: int, add_path: bool) -> bytes:
+    """An UPDATE that takes blocks back."""
+    prefixes = nlri(number, first, count, add_path)
+    return message(2, len(prefixes).to_bytes(2) + prefixes + bytes(2))
+
+
+class Reflector:
+    """A Speaker and its clients; `octets` counts what it wrote to them."""
+
+    def __init__(self, add_path: bool = False, chain: tuple[Term, ...] = ACCEPT_ALL) -> None:
+        self.add_path = add_path
+        self.octets = 0
+        family = FamilySettings(IPV4_UNICAST, add_path=AddPath.BOTH, export_chain=chain)
+        template = PeerSettings("client", "0.0.0.0", ASN, passive=True, reflector_client=True, cluster_id="1.1.1.1",
+                                families=(family,))  # fmt: skip
+        self.speaker = Speaker(
+            SpeakerSettings(
+                ASN, "10.9.0.1", cluster_id="1.1.1.1", dynamic=(("10.0.0.0/24", template),),
+                learn=LearnSettings(kernel=False, direct=False), fib=FibSettings(enabled=False),
+                resolve_next_hops=False,
+            ), 0.0, lambda: 1.0,
+        )  # fmt: skip
+        self.speaker.start(0.0)
+        for number in range(1, CLIENTS + 1):
+            self.connect(number)
+
+    def connect(self, number: int) -> None:
+        """Client `number` comes up; its connection has its number."""
+        assert self.speaker.on_accepted(number, f"10.0.0.{number}", "10.9.0.1", 1.0)
+        self.receive(number, open_message(number, self.add_path))
+        self.receive(number, message(4, b""))
+        self.rest()
+
+    def receive(self, number: int, octets: bytes) -> None:
+        """Octets of client `number`."""
+        self.speaker.on_data(number, octets, 2.0)
+
+    def rest(self) -> None:
+        """What a turn of the loop ends with: flush, then every transport pulls what it is to write."""
+        while True:
+            self.speaker.flush(2.0)
+            effects = self.speaker.take_effects()
+            if not effects and self.speaker.deadline() > 2.0:
+                return
+            for effect in effects:
+                if isinstance(effect, Send):
+                    self.octets += len(effect.data)
+                elif isinstance(effect, Ready):
+                    while (data := self.speaker.pull(effect.conn)) is not None:
+                        self.octets += len(data)
+            if self.speaker.deadline() <= 2.0:
+                self.speaker.on_tick(2.0)
+
+    def flood(self) -> None:
+        """Every client announces all its blocks; one turn of the loop."""
+        for number in range(1, CLIENTS + 1):
+            self.receive(number, announce(number, 0, BLOCKS, self.add_path))
+        self.rest()
+        assert self.octets > ROUTES * NLRI, "not everybody got everything"
+
+
+def _chain() -> tuple[Term, ...]:
+    """Prefix conditions as Calico's export policy has them: blocks, pools, and what is outside."""
+    blocks = [_inside(bytes((26, 10, 255, i >> 2, (i & 3) << 6)), Verdict.REJECT) for i in range(100)]
+    return (*blocks, _inside(b"\x08\x0a", Verdict.ACCEPT), Term("the rest", Verdict.REJECT))
+
+
+def _inside(key: bytes, verdict: Verdict) -> Term:
+    return Term("inside", verdict, (MatchPrefix((PrefixRange(IPV4_UNICAST, key, key[0], 32),)),))
+
+
+def nothing() -> None:
+    """All imports and a reflector with its sessions, and no route."""
+    Reflector()
+
+
+def yardstick() -> None:
+    """Operations as the hot path has them, with no code of ours."""
+    split = re.compile(rb"[\x19-\x20]....|[\x11-\x18]...|[\x09-\x10]..|[\x01-\x08].|\0", re.S).findall
+    field = nlri(1, 0, BLOCKS, False)
+    table: dict[bytes, object] = {}
+    for number in range(CLIENTS * 10):
+        keys = split(field)
+        mark = object()
+        table.update(dict.fromkeys(keys, mark))
+        table[b"%d" % number] = mark
+        assert all(map(table.get, keys))
+        b"".join(keys)
+        for key in keys:
+            if table[key] is not mark:
+                raise AssertionError
+    Reflector()
+
+
+def flood() -> None:
+    """Every client announces everything, at once."""
+    Reflector().flood()
+
+
+def one_by_one() -> None:
+    """As many UPDATEs of one prefix, a turn of the loop each: single changes."""
+    reflector = Reflector()
+    for number in range(1, CLIENTS + 1):
+        for block in range(4):
+            reflector.receive(number, announce(number, block, 1, False))
+            reflector.rest()
+
+
+def add_path() -> None:
+    """The flood with ADD-PATH both ways."""
+    Reflector(add_path=True).flood()
+
+
+def policy() -> None:
+    """The flood through an export chain of 100 blocks and a pool."""
+    Reflector(chain=_chain()).flood()
+
+
+def flap() -> None:
+    """The flood, then five times a tenth of every client's blocks withdrawn and announced."""
+    reflector = Reflector()
+    reflector.flood()
+    for turn in range(5):
+        for change in (withdraw, announce):
+            for number in range(1, CLIENTS + 1):
+                reflector.receive(number, change(number, turn * 4, 4, False))
+            reflector.rest()
+
+
+def join() -> None:
+    """The flood, then ten late joiners."""
+    reflector = Reflector()
+    reflector.flood()
+    for number in range(CLIENTS + 1, CLIENTS + 11):
+        reflector.connect(number)
+
+
+PIECES: dict[str, Callable[[], None]] = {
+    "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy, "flap": flap,
+    "late joiners": join,
+}  # fmt: skip
+FIXED: dict[str, Callable[[], None]] = {"nothing": nothing, "yardstick": yardstick}
+
+
+if __name__ == "__main__":
+    {**PIECES, **FIXED}[sys.argv[1]]()

@@ -11,7 +11,7 @@ UV ?= uv
 ARGS ?=
 KEEP ?=
 
-.PHONY: help venv test lint demo demo-down bench image lock clean
+.PHONY: help venv test lint demo demo-down bench count image lock clean
 
 help:
 	@echo "make demo      a small cluster in network namespaces; loses no packet while speakers are killed (KEEP=1: leave it up)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test      every test this machine can run (ARGS=... goes to pytest)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     figures beside other daemons"
+	@echo "make count     instructions of the reflector's hot path, against the committed baseline (needs valgrind)"
 	@echo "make venv      only prepare $(VENV)"
 	@echo "make image     build the container image $(IMAGE) (TARGET=node: under runit, with BIRD's names)"
 	@echo "make lock      resolve the lock files again (needs uv)"
@@ -54,6 +55,9 @@ demo-down: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+count: $(STAMP)
+	$(BIN)/python -m tests.bench.count $(ARGS)
 
 image:
 	@tool=$$(command -v podman || command -v docker) \

@@ -25,8 +25,9 @@ def draw(report: Report, path: Path) -> str | None:
     if not rows:
         return "no chart: no reflector case was measured beside another daemon"
     figure, axes = pyplot.subplots(figsize=(10, 1.6 + 0.36 * len(rows)), dpi=140)
+    named: set[str] = set()
     for place, row in enumerate(rows):
-        _draw_row(axes, place, row)
+        _draw_row(axes, place, row, named)
     axes.axvline(1.0, color="#888888", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_yticks(range(len(rows)), [f"{row.case}: {row.what}" for row in rows])
@@ -34,7 +35,7 @@ def draw(report: Report, path: Path) -> str | None:
     axes.grid(axis="x", which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("times the best of the five other daemons (logarithmic); | marks what is to be reached")
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False)
     axes.set_title("Route reflector: time and CPU beside other daemons (less is better)", fontsize=10)
     figure.tight_layout()
     figure.savefig(path)
@@ -42,8 +43,8 @@ def draw(report: Report, path: Path) -> str | None:
     return None
 
 
-def _draw_row(axes: Any, place: int, row: Row) -> None:
-    """A mark for each daemon, with a line from its least to its most."""
+def _draw_row(axes: Any, place: int, row: Row, named: set[str]) -> None:
+    """A mark for each daemon, with a line from its least to its most; `named`: daemons that the legend has."""
     reference = row.reference
     assert reference
     labels = {"ours": "calico-bgpd", **PEERS}
@@ -53,7 +54,8 @@ def _draw_row(axes: Any, place: int, row: Row) -> None:
         middle = row.value if who == "ours" else row.peer(who)
         if not middle or not math.isfinite(middle):
             continue
-        label = labels[who] if place == 0 else None
+        label = None if who in named else labels[who]
+        named.add(who)
         marker, size, top = ("D", 48, 3) if who == "ours" else ("o", 30, 2)
         axes.scatter([middle / reference], [place], marker=marker, s=size, color=COLOURS[who], label=label, zorder=top)
         axes.plot([min(values) / reference, max(values) / reference], [place, place], color=COLOURS[who], linewidth=1)

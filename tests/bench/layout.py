@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.bench.report import PEERS, Report, Row, number
+from tests.bench.scenarios import SCENARIOS
 
 _WORDS = {"case", "what", "unit", "best is", "to reach", ""}
 """Columns that hold words; all others hold numbers."""
@@ -25,6 +26,9 @@ def table(report: Report) -> str:
     if variants:
         head = ("case", "what", "unit", "ours", "flags", "ratio", "to reach", "", *PEERS.values())
         parts.append(_lines(head, map(_variant, variants)))
+    cases = dict.fromkeys(row.case for row in report.rows)
+    if words := [f"{case}: {SCENARIOS[case].words}" for case in cases if case in SCENARIOS]:
+        parts.append("\n".join(words))
     if report.remarks:
         parts.append("\n".join(f"* {remark}" for remark in report.remarks))
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tests.bench.lab import DAEMON_ADDRESS, DAEMON_ADDRESS6, Lab, Running, client
+from tests.bench.lab import DAEMON_ADDRESS, Lab, Running, client
 from tests.bench.our_side import Resource, environment, make, write_datastore
 from tests.bench.reflector_peers import ASN, Wanted
 
@@ -36,15 +36,14 @@ def start(lab: Lab, name: str, wanted: Wanted, many_prefixes: bool = False) -> R
 def objects(wanted: Wanted, filtered: bool) -> list[Resource]:
     """A cluster's resources: client nodes, two pools, and 100 blocks of the reflector's node.
 
-    Its own blocks are what makes Calico's export policy long.
+    Its own blocks are what makes Calico's export policy long. All is IPv4: with Calico's resources each family has
+    sessions of its own, over its own addresses, and bgpload speaks IPv4.
     """
-    nodes = [
-        _node(NODE, DAEMON_ADDRESS, DAEMON_ADDRESS6, {"reflector": "true"}, routeReflectorClusterID=DAEMON_ADDRESS)
-    ]
-    nodes += [_node(f"client-{i:04}", client(i), f"fd00:bbbb::1:{i + 1:x}", {}) for i in range(wanted.clients)]
+    nodes = [_node(NODE, DAEMON_ADDRESS, {"reflector": "true"}, routeReflectorClusterID=DAEMON_ADDRESS)]
+    nodes += [_node(f"client-{i:04}", client(i), {}) for i in range(wanted.clients)]
     peering: dict[str, Any] = {"nodeSelector": "!has(reflector)", "peerSelector": "has(reflector)"}
     found = [*nodes, make("BGPConfiguration", "default", {"asNumber": ASN, "nodeToNodeMeshEnabled": False})]
-    for number, cidr in enumerate(("10.0.0.0/8", "16.0.0.0/4", "fd10::/16")):
+    for number, cidr in enumerate(("10.0.0.0/8", "16.0.0.0/4")):
         found.append(make("IPPool", f"pool-{number}", {"cidr": cidr, "ipipMode": "Never", "vxlanMode": "Never"}))
     for number in range(100):
         spec = {"node": NODE, "cidr": f"10.255.{number}.0/26", "state": "confirmed"}
@@ -55,8 +54,8 @@ def objects(wanted: Wanted, filtered: bool) -> list[Resource]:
     return [*found, make("BGPPeer", "clients", peering)]
 
 
-def _node(name: str, ipv4: str, ipv6: str, labels: dict[str, str], **bgp: str) -> Resource:
-    found = make("Node", name, {"bgp": {"ipv4Address": f"{ipv4}/16", "ipv6Address": f"{ipv6}/64", **bgp}})
+def _node(name: str, ipv4: str, labels: dict[str, str], **bgp: str) -> Resource:
+    found = make("Node", name, {"bgp": {"ipv4Address": f"{ipv4}/16", **bgp}})
     found["metadata"]["labels"] = labels
     return found
 
@@ -72,5 +71,5 @@ def _filter() -> Resource:
             {"action": "Accept", "matchOperator": "In", "cidr": inside},
         ]
 
-    ipv4, ipv6 = rules("0.0.0.0/1", "10.254.0.0/16"), rules("fd00::/8", "fd11::/16")
-    return {"importV4": ipv4, "exportV4": ipv4, "importV6": ipv6, "exportV6": ipv6}
+    ipv4 = rules("0.0.0.0/1", "10.254.0.0/16")
+    return {"importV4": ipv4, "exportV4": ipv4}

@@ -115,7 +115,7 @@ _GRACEFUL = (
 
 PLAIN: dict[str, Scenario] = {
     "S1": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), words="100 clients x 10 blocks"),
-    "S1d": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), ipv6=True,
+    "S1d": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), ipv6=True, variants=False,
                     words="S1 in both families"),
     "S2": Scenario("--clients 500 --prefixes 4", 500, _both("flood", 0.35, 0.35), words="500 clients x 4 blocks"),
     "S3": Scenario(_S3, 20, _both("flood", 0.4, 0.4), words="20 clients x 5,000"),

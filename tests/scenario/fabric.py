@@ -19,8 +19,10 @@ MARKER = b"\xff" * 16
 KEEPALIVE = MARKER + b"\0\x13\4"
 END_OF_RIB = MARKER + b"\0\x17\2\0\0\0\0"
 HOLD_TIME = 90
-MEMO = 4096
+MEMO = 256
 """Pieces of output whose parse is remembered."""
+MEMO_MESSAGES = 200_000
+"""Messages, the same."""
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -91,10 +93,13 @@ class Fabric(Cluster):
         self.blocks = blocks
         """Of each node."""
         self.nodes: dict[str, Node] = {}
+        self.announcing = False
+        """Nodes announce their blocks when they are connected."""
         self.delivered = 0
         """Routes that nodes were told."""
         self.longest_cluster_list = 0
         self._memo: dict[bytes, tuple[int, int, int]] = {}
+        self._messages: dict[bytes, tuple[list[int], list[int]]] = {}
         self._keepalive_at = self.now + HOLD_TIME / 3
 
     def dial(self, node: Node, reflector: str) -> bool:
@@ -109,6 +114,13 @@ class Fabric(Cluster):
         node.tables[here] = 0
         self._queue.append((reflector, there, node.open()))
         return True
+
+    def announce(self) -> None:
+        """From now on nodes announce their blocks, those that are connected at once."""
+        self.announcing = True
+        for (address, _), (reflector, there) in self.pipes.items():
+            if address in self.nodes:
+                self._queue.append((reflector, there, self.nodes[address].table()))
 
     def hang_up(self, node: Node, conn: int) -> None:
         """A node closes its connection; it does not offer graceful restart, so its blocks go."""
@@ -159,7 +171,7 @@ class Fabric(Cluster):
             super()._send(host, conn, data)
             return
         if data[18] == 1:
-            self._queue.append((host.address, conn, KEEPALIVE + node.table()))
+            self._queue.append((host.address, conn, KEEPALIVE + node.table() if self.announcing else KEEPALIVE))
             data = data[int.from_bytes(data[16:18]) :]
         if data:
             announced, withdrawn, routes = self._parsed(bytes(data))
@@ -176,30 +188,39 @@ class Fabric(Cluster):
 
     def _parse(self, data: bytes) -> tuple[int, int, int]:
         """Blocks announced and withdrawn in the end, and how many routes these were. Raises Wrong."""
-        announced, withdrawn = bytearray(), bytearray()
-        for place in (announced, withdrawn):
-            place.extend(bytes(len(self.nodes) * self.blocks // 8 + 1))
+        size = len(self.nodes) * self.blocks // 8 + 1
+        announced, withdrawn = bytearray(size), bytearray(size)
         routes, at = 0, 0
         while at < len(data):
-            length, kind = int.from_bytes(data[at + 16 : at + 18]), data[at + 18]
-            if kind not in (2, 4) or at + length > len(data):
-                raise Wrong(f"message of type {kind}, {data[at : at + length][:60].hex()}")
-            if kind == 2:
-                routes += self._update(data[at + 19 : at + length], announced, withdrawn)
-            at += length
+            end = at + int.from_bytes(data[at + 16 : at + 18])
+            gone, come = self._update(data[at:end])
+            for numbers, into, out in ((gone, withdrawn, announced), (come, announced, withdrawn)):
+                for number in numbers:
+                    into[number >> 3] |= 1 << (number & 7)
+                    out[number >> 3] &= ~(1 << (number & 7))
+            routes += len(come)
+            at = end
         return int.from_bytes(announced, "little"), int.from_bytes(withdrawn, "little"), routes
 
-    def _update(self, body: bytes, announced: bytearray, withdrawn: bytearray) -> int:
-        middle = 2 + int.from_bytes(body[:2])
-        start = middle + 2 + int.from_bytes(body[middle : middle + 2])
-        gone, come = self._numbers(body[2:middle]), self._numbers(body[start:])
-        if come:
-            self._check(body[middle + 2 : start], come)
-        for numbers, into, out in ((gone, withdrawn, announced), (come, announced, withdrawn)):
-            for number in numbers:
-                into[number >> 3] |= 1 << (number & 7)
-                out[number >> 3] &= ~(1 << (number & 7))
-        return len(come)
+    def _update(self, whole: bytes) -> tuple[list[int], list[int]]:
+        """The blocks that one message withdraws, and that it announces. Raises Wrong."""
+        found = self._messages.get(whole)
+        if found is not None:
+            return found
+        if whole[18:19] not in (b"\2", b"\4"):
+            raise Wrong(f"message {whole[:60].hex()}")
+        found = ([], [])
+        if whole[18] == 2:
+            body = whole[19:]
+            middle = 2 + int.from_bytes(body[:2])
+            start = middle + 2 + int.from_bytes(body[middle : middle + 2])
+            found = (self._numbers(body[2:middle]), self._numbers(body[start:]))
+            if found[1]:
+                self._check(body[middle + 2 : start], found[1])
+        if len(self._messages) >= MEMO_MESSAGES:
+            self._messages.clear()
+        self._messages[whole] = found
+        return found
 
     def _numbers(self, field: bytes) -> list[int]:
         size = 1 + 4

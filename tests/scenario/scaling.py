@@ -119,6 +119,8 @@ class Simulation:
         for node in self.fabric.nodes.values():
             for reflector in node.reflectors:
                 assert self.fabric.dial(node, reflector), (node.address, reflector)
+        self.fabric.run_for(1)
+        self.fabric.announce()
 
     def settle(self, seconds: float = 20.0) -> None:
         """Let it converge."""

@@ -100,8 +100,9 @@ class Reflector:
                 if isinstance(effect, Send):
                     self.octets += len(effect.data)
                 elif isinstance(effect, Ready):
-                    while (data := self.speaker.pull(effect.conn)) is not None:
-                        self.octets += len(data)
+                    for conn in effect.conns:
+                        while (data := self.speaker.pull(conn)) is not None:
+                            self.octets += len(data)
             if self.speaker.deadline() <= 2.0:
                 self.speaker.on_tick(2.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 
@@ -40,7 +39,6 @@ class Result:
 
 def settings_of(lab: ChangeLab) -> SpeakerSettings:
     """What the folder means for node-a now."""
-    logging.getLogger("config").setLevel(logging.CRITICAL)
     settings = compile(FileDatastore(str(lab.datastore.folder)).load(), "node-a", {}).settings
     if settings is None:
         raise LabError("the resources give node-a no settings")

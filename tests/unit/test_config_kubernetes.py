@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import random
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from attrs import evolve
 
 from config import resources as r
@@ -30,14 +28,13 @@ from tests.kube.support import (
     cidrs,
     custom,
     followed,
+    granted_to,
     node,
     peer,
     pool,
     secret,
     source,
 )
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def addresses(snapshot: Snapshot) -> dict[str, str]:
@@ -553,12 +550,9 @@ async def test_the_manifest_grants_what_is_used_and_nothing_else(server: KubeSer
         server.cut()
         server.store.put(pool("p"))
         await watched.until(lambda found: "p" in cidrs(found))
-    granted: set[tuple[str, str, str]] = set()
-    for document in yaml.safe_load_all((ROOT / "containers" / "rbac.yaml").read_text()):
-        for rule in document.get("rules", ()):
-            granted |= set(itertools.product(rule["apiGroups"], rule["resources"], rule["verbs"]))
-            assert ("secrets" in rule["resources"]) == ("resourceNames" in rule)
+    granted = granted_to("calico-bgp-reflector")
     assert {entry for entry in granted if entry[0] != "projectcalico.org"} == used
+    assert granted < granted_to("calico-bgpd")
 
 
 async def first_failure(url: str, **env: str) -> str:

@@ -12,7 +12,7 @@ from config.datastore import DatastoreError
 from config.kubernetes_edit import KubernetesEditor
 from tests.kube.server import KubeServer
 from tests.kube.store import Kind
-from tests.kube.support import custom
+from tests.kube.support import custom, granted_to
 
 SPEC: dict[str, Any] = {"node": "a", "classes": ["BGP"], "updatePeriodSeconds": 10}
 
@@ -22,7 +22,13 @@ class Subresource(KubeServer):
 
     asked: int = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: set[tuple[str, str, str]] = set()
+
     async def _one(self, request: web.Request, kind: Kind, space: str, name: str) -> web.Response:
+        below = "/status" if request.path.endswith("/status") else ""
+        self.used.add((kind.group, kind.plural + below, "update" if request.method == "PUT" else "get"))
         if request.method != "PUT":
             return await super()._one(request, kind, space, name)
         old, new = self.store.get(kind, (space, name)), await request.json()
@@ -47,6 +53,9 @@ async def test_status_is_written_and_the_rest_kept(make: type[KubeServer]) -> No
         assert (again["status"], again["spec"]) == ({"lastUpdated": "now"}, SPEC)
         if isinstance(server, Subresource):
             assert server.asked == 1
+            # The manifest lets the node's account do that, and the reflector's not.
+            assert server.used <= granted_to("calico-bgpd")
+            assert not server.used & granted_to("calico-bgp-reflector")
         with pytest.raises(DatastoreError, match="changed by somebody else"):
             await editor.update_status({**read, "status": {"lastUpdated": "then"}})
         server.store.remove("CalicoNodeStatus", "mine")

@@ -24,11 +24,12 @@ from bgpd.peer import Peer
 from bgpd.reconfigure import reconfigure
 from bgpd.restart import RestartPhase
 from bgpd.rib.forwarding import Forwarding, same_way
-from bgpd.rib.importer import SLICE, Shared
+from bgpd.rib.importer import Shared
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
 from bgpd.rib.path import Path
 from bgpd.rib.review import Review
+from bgpd.rib.slices import SLICE
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev

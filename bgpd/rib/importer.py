@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
 from bgpd.policy.terms import Term
+from bgpd.rib import slices
 from bgpd.rib.adj_rib_in import AdjRibIn
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.nexthop import NextHop, NextHopTable
@@ -24,8 +25,6 @@ from bgpd.wire.update import ParsedUpdate
 _MEMO_LIMIT = 8192
 _CHAINS_LIMIT = 256
 _AS_PATH_HEAD = b"\x40\x02"
-SLICE = 8192
-"""Routes that `sweep` looks at in one go: about 10 ms."""
 
 
 class Shared:
@@ -255,9 +254,9 @@ class Importer:
 
     def _sweep(self, adj: AdjRibIn, epoch: int) -> Iterator[int]:
         rib, entries = self.shared.ribs[adj.family], list(adj.routes)
-        for start in range(0, len(entries), SLICE):
+        for start in range(0, len(entries), slices.SLICE):
             count = 0
-            for path, part in list(adj.by_path(entries[start : start + SLICE], before=epoch)):
+            for path, part in list(adj.by_path(entries[start : start + slices.SLICE], before=epoch)):
                 count += rib.withdraw(adj, part, adj.keys_of(part), path.path_id)
             yield count
 
@@ -286,14 +285,16 @@ class Importer:
         return iter(()) if adj is None else self._reimport(adj, list(adj.routes))
 
     def _reimport(self, adj: AdjRibIn, entries: list[bytes]) -> Iterator[int]:
-        size = max(SLICE // 4, 1)
-        for start in range(0, len(entries), size):
+        start, size = 0, slices.REVIEWED
+        while start < len(entries):
             epoch = self.source.epochs.get(adj.family, 0)
-            for path, part in list(adj.by_path(entries[start : start + size])):
+            groups = list(adj.by_path(entries[start : start + size]))
+            start += size
+            for path, part in groups:
                 if path.epoch == epoch:
                     self._announce(adj, path.received, path.path_id, part, adj.keys_of(part))
-            # What follows from a route that is treated otherwise costs several times what a removed one does.
-            yield SLICE // 2
+            size = slices.next_size(size, len(groups))
+            yield slices.SLICE  # no more in this turn: what follows from it costs as much again
 
 
 def effective(table: AttributeTable, subject: Subject) -> PathAttributes:

@@ -16,6 +16,7 @@ from bgpd.policy.chain import Leaf, pour
 from bgpd.policy.narrow import concerned, enumerate_keys
 from bgpd.policy.prefixes import Matcher, compile_prefixes
 from bgpd.policy.terms import MatchPrefix
+from bgpd.rib import slices
 from bgpd.rib.chunks import pack
 from bgpd.rib.dump import by_path
 from bgpd.rib.loc_rib import Change
@@ -25,8 +26,6 @@ from bgpd.wire.build import build_unreach
 if TYPE_CHECKING:
     from bgpd.rib.update_group import Member, UpdateGroup
 
-SLICE = 2048
-"""Keys compared in one go: at most some 10 ms with long chains that tell nearly all of them differently."""
 _SCAN = 16384
 """Keys of which it is found out in one go whether they are concerned: some 3 ms."""
 
@@ -99,24 +98,32 @@ class Review:
         return keys if match is None else [key for key in keys if key in touched or match(key)]
 
     def run(self) -> Iterator[int]:
-        """Do it, a slice at a time; yields what each cost, in keys."""
+        """Do it, a slice at a time; yields what each cost, in units of `slices.SLICE` a turn."""
         self._note_new()
         if self._at < 0:
             self._begin()
+        if self._match is not None:
+            yield from self._scan()
+        size = slices.REVIEWED
         while self.members and self._at < len(self._keys):
-            size = SLICE if self._match is None else _SCAN
             keys = self._keys[self._at : self._at + size]
             self._at += len(keys)
-            parts = list(self._concerned(keys))
-            for start in range(0, len(parts), SLICE):
-                self._look_at(parts[start : start + SLICE])
-                yield SLICE
-                self._note_new()
-            yield len(keys) // 8
+            size = slices.next_size(len(keys), self._look_at(keys))
+            yield slices.SLICE
             self._note_new()
         self._group.reviews.remove(self)
 
-    def _look_at(self, keys: list[bytes]) -> None:
+    def _scan(self) -> Iterator[int]:
+        """Find the keys that are concerned."""
+        found: list[bytes] = []
+        for start in range(0, len(self._keys), _SCAN):
+            found += self._concerned(self._keys[start : start + _SCAN])
+            yield slices.SLICE // 4
+            self._note_new()
+        self._keys, self._match = found, None
+
+    def _look_at(self, keys: list[bytes]) -> int:
+        """Tell what differs; returns how many paths were looked at."""
         withdrawn: dict[bytes, None] = {}
         told: list[tuple[Leaf, Path, Sequence[bytes]]] = []
         certain = keys
@@ -129,6 +136,7 @@ class Review:
         differing = [(path, self._differing(path, part)) for path, part in self._present(certain)]
         self._tell(differing, told, withdrawn)
         self._write(told, withdrawn)
+        return len(differing) + len(told)
 
     def _present(self, keys: list[bytes]) -> Iterable[tuple[Path, Sequence[bytes]]]:
         return by_path(self._group, keys, list(map(self._group.rib.table.get, keys)))

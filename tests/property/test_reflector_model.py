@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bgpd.effects import Close, Ready, Send
-from bgpd.rib import importer, update_group
+from bgpd.rib import slices, update_group
 from bgpd.settings import FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
 from tests.property.plain_client import (
@@ -262,20 +262,20 @@ STEPS = st.lists(
 
 
 @contextmanager
-def small_limits(log: int, slices: int) -> Iterator[None]:
-    """A log of few octets and a table in small slices: slow readers fall back, jobs take several turns."""
-    before = update_group.LOG_LIMIT, update_group._FIRST_SLICE, importer.SLICE
-    update_group.LOG_LIMIT, update_group._FIRST_SLICE, importer.SLICE = log, slices, slices
+def small_limits(log: int, size: int) -> Iterator[None]:
+    """A log of few octets and work in small slices: slow readers fall back, jobs take several turns."""
+    before = update_group.LOG_LIMIT, update_group._FIRST_SLICE, slices.SLICE, slices.REVIEWED
+    update_group.LOG_LIMIT, update_group._FIRST_SLICE, slices.SLICE, slices.REVIEWED = log, size, size, size
     try:
         yield
     finally:
-        update_group.LOG_LIMIT, update_group._FIRST_SLICE, importer.SLICE = before
+        update_group.LOG_LIMIT, update_group._FIRST_SLICE, slices.SLICE, slices.REVIEWED = before
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps=STEPS, log=st.sampled_from([100, 400, 8 << 20]), slices=st.sampled_from([2, 512]), first=st.booleans())
-def test_every_peers_table_is_the_models(steps: list[tuple], log: int, slices: int, first: bool) -> None:  # type: ignore[type-arg]
-    with small_limits(log, slices):
+@given(steps=STEPS, log=st.sampled_from([100, 400, 8 << 20]), size=st.sampled_from([2, 512]), first=st.booleans())
+def test_every_peers_table_is_the_models(steps: list[tuple], log: int, size: int, first: bool) -> None:  # type: ignore[type-arg]
+    with small_limits(log, size):
         world = World()
         for who in range(len(PEERS)) if first else ():
             world.join(who)

@@ -26,8 +26,7 @@ from bgpd.policy.terms import (
     Term,
     Verdict,
 )
-from bgpd.rib import importer as importer_module
-from bgpd.rib import review, update_group
+from bgpd.rib import slices, update_group
 from bgpd.rib.export import GroupKey
 from bgpd.rib.importer import Importer, ImportRules, Shared
 from bgpd.rib.path import Source
@@ -438,8 +437,8 @@ def test_every_client_has_what_the_model_says(
     family: Family, add_path: bool, log_limit: int, data: st.DataObject, operations: list[tuple[object, ...]]
 ) -> None:
     del data
-    before, slice_before = update_group.LOG_LIMIT, review.SLICE
-    update_group.LOG_LIMIT, review.SLICE = log_limit, 2
+    before, slice_before = update_group.LOG_LIMIT, slices.REVIEWED
+    update_group.LOG_LIMIT, slices.REVIEWED = log_limit, 2
     try:
         world = World(family, add_path, ACCEPT_ALL)
         for index in range(0, len(KINDS), 2):
@@ -449,7 +448,7 @@ def test_every_client_has_what_the_model_says(
             run(world, str(name), args)
         world.check()
     finally:
-        update_group.LOG_LIMIT, review.SLICE = before, slice_before
+        update_group.LOG_LIMIT, slices.REVIEWED = before, slice_before
 
 
 def run(world: World, name: str, args: list[object]) -> None:
@@ -494,7 +493,7 @@ def test_import_chain_changes_and_prefix_splits() -> None:
 
 def test_a_sweep_leaves_alone_what_a_later_epoch_makes_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropped, up again and lost again while the first drop is still at work: the second loss keeps its routes."""
-    monkeypatch.setattr(importer_module, "SLICE", 1)
+    monkeypatch.setattr(slices, "SLICE", 1)
     world = World(IPV4_UNICAST, False, ACCEPT_ALL)
     fact = Said(100, 1, 0, False, HOPS[IPV4_UNICAST][0])
     world.announce(0, 0, [0, 1, 2, 3], fact)

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from bgpd import speaker
 from bgpd.effects import Ready, Send
 from bgpd.family import IPV4_UNICAST
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, SetLocalPref, Term, Verdict
-from bgpd.rib import dump, importer, review, update_group
+from bgpd.rib import dump, review, slices, update_group
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
@@ -104,8 +103,7 @@ def inside(number: int, verdict: Verdict, *actions: Any) -> Term:
 def test_a_changed_export_chain_is_told_in_slices_and_others_are_served_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(review, "SLICE", 4)
-    monkeypatch.setattr(speaker, "SLICE", 4)
+    monkeypatch.setattr(slices, "REVIEWED", 4)
     bench = Bench((A, B, C))
     bench.say(A, list(range(40)))
     bench.rest()
@@ -124,8 +122,7 @@ def test_a_changed_export_chain_is_told_in_slices_and_others_are_served_between(
 
 
 def test_what_changes_before_its_slice_is_told_whatever_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review, "SLICE", 2)
-    monkeypatch.setattr(speaker, "SLICE", 2)
+    monkeypatch.setattr(slices, "REVIEWED", 2)
     bench = Bench()
     bench.say(A, list(range(10)))
     bench.rest()
@@ -145,8 +142,7 @@ def test_what_changes_before_its_slice_is_told_whatever_was_said_before(monkeypa
 
 
 def test_a_second_change_during_the_first_leaves_nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review, "SLICE", 2)
-    monkeypatch.setattr(speaker, "SLICE", 2)
+    monkeypatch.setattr(slices, "REVIEWED", 2)
     bench = Bench()
     bench.say(A, list(range(12)))
     bench.rest()
@@ -164,9 +160,9 @@ def test_a_rule_about_one_prefix_looks_at_that_prefix_alone(monkeypatch: pytest.
     looked: list[bytes] = []
     plain = review.Review._look_at
 
-    def look_at(self: review.Review, keys: list[bytes]) -> None:
+    def look_at(self: review.Review, keys: list[bytes]) -> int:
         looked.extend(keys)
-        plain(self, keys)
+        return plain(self, keys)
 
     bench = Bench()
     bench.say(A, list(range(200)))
@@ -182,8 +178,7 @@ def test_a_changed_import_chain_is_run_in_slices(monkeypatch: pytest.MonkeyPatch
     bench = Bench()
     bench.say(A, list(range(40)))
     bench.rest()
-    monkeypatch.setattr(importer, "SLICE", 8)
-    monkeypatch.setattr(speaker, "SLICE", 8)
+    monkeypatch.setattr(slices, "REVIEWED", 8)
     bench.change(import_chain=(inside(5, Verdict.ACCEPT), Term("none", Verdict.REJECT)))
     bench.turn()
     assert 20 < len(bench.has(B)) < 40

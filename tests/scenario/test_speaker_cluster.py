@@ -9,7 +9,7 @@ from attrs import evolve
 from bgpd.effects import Rekey, Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
-from bgpd.rib.importer import SLICE
+from bgpd.rib.slices import SLICE
 from bgpd.routes import RouteKind
 from bgpd.session.fsm import State
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute

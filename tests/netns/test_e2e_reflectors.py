@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.lab import datastore as resources
 from tests.lab import watch
-from tests.lab.cluster import CLUSTER_ID, Lab, Machine
+from tests.lab.cluster import CLUSTER_ID, NODE_ASN, Lab, Machine
 from tests.netns.e2e import running_lab, traffic, untouched
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -58,6 +59,29 @@ def test_a_reflector_goes_and_comes_back(lab: Lab, figure: Figure) -> None:
     figure("packets", account)
     figure("unchanged kernel routes touched", len(found))
     assert not [str(loss) for loss in account.losses if loss.lost]
+    assert not found, "\n".join(found)
+
+
+def test_the_mesh_beside_reflectors_comes_and_goes(lab: Lab, figure: Figure) -> None:
+    """From the mesh to reflectors and back (docs/reflector.md): next hops are the same, so no kernel route changes."""
+
+    def turn(mesh: bool) -> None:
+        lab.datastore.put(resources.bgp_configuration(NODE_ASN, mesh=mesh))
+        clients = [node for node in lab.nodes if node not in reflectors(lab)]
+        watch.wait_until(
+            f"the mesh is {'there' if mesh else 'gone'}",
+            lambda: all(any(n.startswith("Mesh_") for n in node.bgp.sessions()) is mesh for node in clients),
+        )
+        lab.wait_settled(60)
+
+    c, d, b = (lab.node(letter).pods[f"pod-{letter}"].endpoint for letter in "cdb")
+    with untouched(lab, "node-c", "node-d") as found, traffic([(c, d), (b, d), (c, lab.outside)]) as probes:
+        for mesh in (True, False):
+            turn(mesh)
+        lab.wait_converged()
+        account = probes.finish()
+    figure("packets, mesh on and off", account)
+    assert account.lost == 0, "\n".join(map(str, account.losses))
     assert not found, "\n".join(found)
 
 

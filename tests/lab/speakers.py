@@ -31,13 +31,15 @@ class Program:
     namespace: Namespace
     arguments: Sequence[str]
     log: Path
+    folder: Path = ROOT
+    """Where it runs, which is where Python finds our packages."""
     keep: bool = False
     popen: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it. Its output goes on in the log."""
         with open_log(self.log) as log:
-            self.popen = self.namespace.popen(self.arguments, keep=self.keep, stdout=log, stderr=log, cwd=ROOT)
+            self.popen = self.namespace.popen(self.arguments, keep=self.keep, stdout=log, stderr=log, cwd=self.folder)
 
     @property
     def pid(self) -> int:

@@ -125,15 +125,15 @@ def others_router_dies(lab: Lab, how: Callable[[Lab, Machine], None], figure: Fi
 
 
 def test_sigterm_keeps_the_routes_and_loses_nothing(lab: Lab, figure: Figure) -> None:
-    """A rolling upgrade: stop, start."""
-    between_pods, _ = pairs(lab)
+    """A rolling upgrade: stop, start. Nothing is said to the peers, so each helper, BIRD and FRR too, keeps all."""
+    between_pods, outside = pairs(lab)
     node = lab.node("a")
-    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic(between_pods) as probes:
+    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic([*between_pods, *outside]) as probes:
         node.bgp.stop()
         time.sleep(0.5)
         back(lab, node)
         account = probes.finish()
-    figure("SIGTERM and start", account)
+    figure(f"SIGTERM and start, {lab.tor_kind} as helper", account)
     assert not changes, "\n".join(changes)
     assert account.lost == 0, "\n".join(map(str, account.losses))
 

@@ -44,6 +44,7 @@ from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
 from config.environment import ignored, log_severity, node_name, nodename_file
 from config.memory import Memory
+from config.origin import origin
 from config.problems import Problem
 from config.reporter import Reporter
 from config.resources import LogSeverity
@@ -186,6 +187,7 @@ class Daemon:
         self._state.propose = self.propose
         self._state.nodename_file = nodename_file(os.environ)
         self._state.advice = advice
+        self._state.origin = lambda family, key: origin(self._datastore.snapshot, options.node, family, key)
         self._collector = Collector()
         self._reporter: Reporter | None = None
         self._background: list[asyncio.Task[Any]] = []

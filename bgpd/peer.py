@@ -15,7 +15,7 @@ from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.session.local import LocalState
 from bgpd.session.session import Session
 from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings, cost_of
-from bgpd.wire.update import UpdateParser
+from bgpd.wire.update import ParsedUpdate, UpdateParser
 
 
 def local_asn(settings: SpeakerSettings, peer: PeerSettings) -> int:
@@ -51,6 +51,9 @@ def import_rules(speaker: SpeakerSettings, peer: PeerSettings) -> ImportRules:
     )
 
 
+MALFORMED_KEPT = 256
+
+
 class Peer:
     """State of one peer; outlives its sessions."""
 
@@ -76,6 +79,9 @@ class Peer:
         self.limits = Limits(settings)
         self.findings: dict[str, int] = {}
         """Attribute errors by "name: action"; counted over all sessions."""
+        self.malformed: dict[tuple[Family, bytes], tuple[float, str]] = {}
+        """Prefixes withdrawn by UPDATEs with attribute errors (RFC 7606 §2): when, and what was wrong; the latest ones.
+        """
         self.noted_at = float("-inf")
         self.unnoted = 0
         """UPDATEs with attribute errors since `noted_at`, when one was logged."""
@@ -84,6 +90,17 @@ class Peer:
         self.scheduled = float("inf")
         """The earliest time at which the Speaker's timer looks at this peer."""
         self.configure(settings, speaker)
+
+    def remember_malformed(self, update: ParsedUpdate, why: str, now: float) -> None:
+        """Keep what the UPDATE withdrew, for whoever asks where these prefixes are."""
+        for family, entries in update.unreach:
+            skip = 4 if (adj := self.importer.adj.get(family)) is not None and adj.add_path else 0
+            for entry in entries[:MALFORMED_KEPT]:
+                place = (family, entry[skip:])
+                self.malformed.pop(place, None)
+                self.malformed[place] = (now, why)
+        while len(self.malformed) > MALFORMED_KEPT:
+            del self.malformed[next(iter(self.malformed))]
 
     @property
     def updates_sent(self) -> int:

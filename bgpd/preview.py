@@ -23,7 +23,7 @@ from bgpd.outbound import group_key, own_cluster_id
 from bgpd.peer import Peer, cluster_id, import_rules, kind_of, local_asn
 from bgpd.policy.chain import Chain, pour
 from bgpd.policy.terms import SourceKind
-from bgpd.rib.decision import best, order, paths
+from bgpd.rib.decision import offered, order, paths
 from bgpd.rib.export import Exporter, GroupKey
 from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.importer import Importer
@@ -389,10 +389,8 @@ def _told(
         yield (), keys
         return
     add_path = exporter.key.add_path
-    chosen = best(entry)
-    visible = [p for p in paths(entry) if p.next_hop.reachable] if add_path else [chosen] if chosen else []
     parts: list[tuple[Told, Sequence[bytes]]] = [((), keys)]
-    for path in visible:
+    for path in offered(entry, add_path):
         parts = [(so_far + one, some) for so_far, part in parts for one, some in _one(exporter, path, part, add_path)]
     yield from parts
 

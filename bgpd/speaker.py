@@ -37,7 +37,7 @@ from bgpd.session.local import LocalState
 from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.wire.notification import Notification
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
-from bgpd.wire.update import Finding, UpdateContext, UpdateParser
+from bgpd.wire.update import Action, ParsedUpdate, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
@@ -401,7 +401,7 @@ class Speaker:
             self._fail(peer, error, now)
             return
         if update.findings:
-            self._note_findings(peer, update.findings, body, now)
+            self._note_findings(peer, update, body, now)
         peer.importer.apply(update)
         if update.end_of_rib is not None:
             self._on_end_of_rib(peer, update.end_of_rib, now)
@@ -413,8 +413,12 @@ class Speaker:
         peer.parser = None
         peer.session.fail(error, now)
 
-    def _note_findings(self, peer: Peer, findings: Sequence[Finding], body: bytes, now: float) -> None:
+    def _note_findings(self, peer: Peer, update: ParsedUpdate, body: bytes, now: float) -> None:
         """Count every attribute error, and log them as fast as a person could read (RFC 7606 §8)."""
+        findings = update.findings
+        fatal = "; ".join(f"{f.name}: {f.reason} ({f.rfc})" for f in findings if f.action is Action.WITHDRAW)
+        if fatal:
+            peer.remember_malformed(update, fatal, now)
         for finding in findings:
             name = f"{finding.name}: {finding.action}"
             peer.findings[name] = peer.findings.get(name, 0) + 1

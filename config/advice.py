@@ -97,9 +97,18 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     ),
     # --- sessions
     (r"held down: (.*)", r"mending that: \1"),
+    (
+        r"no session.*(?:Maximum Number of Prefixes|prefixes, \d+ allowed).*",
+        "fewer prefixes from this peer, or a higher limit (--max-prefixes of bgp-reflector; Calico sets none)",
+    ),
     (r"no session.*cannot connect.*", "a peer that listens, no firewall between, and the same password on both sides"),
     (r"no session.*", "the session coming up: `bgpctl peers PEER` says why it is not"),
     (r"(\w+) is not negotiated.*", r"a session that carries \1: an address of that family on both sides"),
+    (r"this session carries no (\w+)", rf"{_NOTHING}Calico has one session a family; look at the peer's other one"),
+    (
+        r"malformed UPDATE",
+        "an UPDATE without that error from the peer; the log has its octets, and the next good one brings the route",
+    ),
     # --- nothing there
     (
         r"no route of this host",
@@ -111,6 +120,12 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "removing that route, or giving it another metric: `ip route show PREFIX`; it is tried again by itself",
     ),
     (r"the best path is the host's own.*", f"{_NOTHING}the kernel has the route from elsewhere"),
+    (
+        r"its attributes leave no room.*",
+        "fewer communities or a shorter AS_PATH; or extended messages (RFC 8654) on the peer's side",
+    ),
+    (r"kept until the restart phase is over", f"{_NOTHING}it goes with the end of the restart phase: `bgpctl status`"),
+    (r"it is being written", f"{_NOTHING}the kernel is being written to at this moment"),
     (r"no (term|export term|import term|kernel term) accepts it", "a rule that accepts it"),
 )
 _COMPILED = tuple((re.compile(pattern), text) for pattern, text in _ADVICE)

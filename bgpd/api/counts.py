@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 from bgpd.api.limits import Pace
@@ -17,7 +17,7 @@ from bgpd.family import Family
 from bgpd.outbound import family_settings
 from bgpd.peer import Peer
 from bgpd.policy.chain import pour
-from bgpd.rib.decision import best, paths
+from bgpd.rib.decision import best, offered, paths
 from bgpd.rib.export import Exporter
 from bgpd.rib.path import Entry, Path
 from bgpd.rib.update_group import Member, UpdateGroup
@@ -136,7 +136,7 @@ async def _advertised(group: UpdateGroup, sent: Counter[tuple[str, Family]], pac
             # Emptied often: it would grow to a size whose emptying takes longer than a slice.
             exporter.forget()
         for entry, part in _by_entry(keys, map(table.get, keys)).items():
-            for path in visible(group, entry):
+            for path in offered(entry, group.key.add_path):
                 for leaf, poured in pour(exporter.node(path), part):
                     if leaf.accepted:
                         total += len(poured)
@@ -146,14 +146,6 @@ async def _advertised(group: UpdateGroup, sent: Counter[tuple[str, Family]], pac
     for member in members:
         if isinstance(member.owner, Peer):
             sent[member.owner.settings.name, group.key.family] = total - without[member]
-
-
-def visible(group: UpdateGroup, entry: Entry | None) -> Sequence[Path]:
-    """The paths of a Loc-RIB entry that a group's rules see: under ADD-PATH all eligible ones, else the best."""
-    if group.key.add_path:
-        return [path for path in paths(entry) if path.next_hop.reachable]
-    chosen = best(entry)
-    return () if chosen is None else (chosen,)
 
 
 def _by_entry(keys: Iterable[bytes], entries: Iterable[Entry | None]) -> dict[Entry | None, list[bytes]]:

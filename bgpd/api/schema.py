@@ -404,6 +404,8 @@ class ExplainPath(TypedDict):
     """"accepted" or "rejected"."""
     rule: str
     """Label of the rule that gave the verdict, or the loop check that did."""
+    passed: list[str]
+    """Labels of the import rules before it that changed the path."""
     received_attributes: Attributes | None
     """Where import changed them; else null."""
     next_hop: str
@@ -431,6 +433,9 @@ class ExplainPeer(TypedDict):
     text: str
     """Why announced or withheld, in words, with the rule's label."""
     rule: str
+    """Label of the rule that decided."""
+    passed: list[str]
+    """Labels of the export rules before it that changed the path."""
     attributes: Attributes | None
     """As sent; null if withheld."""
     path_ids: list[int]
@@ -458,8 +463,14 @@ class Explain(TypedDict):
     """Some path for exactly this prefix is known."""
     covering: str | None
     """For a prefix that is not there: the longest known one that covers it."""
+    origin: str
+    """For a prefix that is not there: whose it is by configuration's resources; "" = they say nothing."""
+    local: str
+    """For a prefix that is not there: what the host's kernel has of it that is not learned, and why; else ""."""
     paths: list[ExplainPath]
     kernel: KernelRoute | None
+    kernel_rule: str
+    """Label of the rule by which it is wanted there; "" where it is not."""
     kernel_hint: str
     """What would bring it into the kernel; "" where it is there, or nothing is known."""
     peers: list[ExplainPeer]

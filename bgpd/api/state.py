@@ -11,6 +11,7 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 from bgpd.api.schema import Datastore, Problem
+from bgpd.family import Family
 from bgpd.fib.table import FibTable
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
@@ -35,6 +36,9 @@ class KernelSide(Protocol):
 
     def interface_name(self, ifindex: int, /) -> str:
         """Name of an interface."""
+
+    def why_not_local(self, family: Family, key: bytes, /) -> str:
+        """Why the host has no local route to exactly this prefix, where something of it is there; else ""."""
 
 
 class DaemonState:
@@ -61,6 +65,8 @@ class DaemonState:
         """Calico's file with the node's name; its age is the node's (calico-bgp.md 9.4)."""
         self.advice: Callable[[str], str] = lambda reason: ""
         """What would let a route through that was stopped by this rule (its label) or check (its sentence)."""
+        self.origin: Callable[[Family, bytes], str] = lambda family, key: ""
+        """Whose prefix it is by configuration's resources: for prefixes that are not there."""
         self.datastore: Callable[[], Datastore] = lambda: no_datastore()
         self.alive_at: Callable[[], float] = clock
         """When the runner last turned, by `clock`."""

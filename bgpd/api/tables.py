@@ -15,23 +15,25 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from attrs import evolve
 
 from bgpd.api import kernel, render
-from bgpd.api.counts import slices, visible
+from bgpd.api.counts import slices
 from bgpd.api.limits import Pace
 from bgpd.api.lookup import Refused, RouteQuery, find_peer, speaker_of
 from bgpd.api.schema import Route, RoutesEnd
 from bgpd.api.state import DaemonState
 from bgpd.family import Family
 from bgpd.peer import Peer
-from bgpd.policy.chain import pour
+from bgpd.policy.chain import Leaf, pour
 from bgpd.policy.prefixes import compile_prefixes, truncate
 from bgpd.policy.terms import MatchPrefix, PrefixRange
 from bgpd.rib.adj_rib_in import AdjRibIn
-from bgpd.rib.decision import best, multipath, paths
+from bgpd.rib.decision import best, multipath, offered, paths
 from bgpd.rib.export import Exporter
+from bgpd.rib.export import Outgoing as Sent
 from bgpd.rib.path import Entry, Path
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.speaker import Speaker
 from bgpd.wire.attributes import PathAttributes
+from bgpd.wire.build import AttributesTooLong, build_reach
 
 CHUNK = 32768
 _CACHE_LIMIT = 1024
@@ -209,7 +211,7 @@ def _advertised(speaker: Speaker, group: UpdateGroup, member: Member, query: Rou
     def lines(key: bytes) -> Iterator[bytes]:
         entry = table.get(key)
         chosen = best(entry)
-        for path in visible(group, entry):
+        for path in offered(entry, group.key.add_path):
             sent = outgoing.of(path, key)
             if sent is not None:
                 attrs, rule = sent
@@ -234,7 +236,7 @@ class Outgoing:
         self.exporter = Exporter(evolve(group.key, asn4=True))
         self._asked = 0
         self._last: Path | None = None
-        self._made: dict[tuple[bytes, bytes], PathAttributes] = {}
+        self._made: dict[tuple[bytes, bytes], PathAttributes | str] = {}
 
     def asked_by(self, member: Member) -> Outgoing:
         """The same for another member: what was worked out so far is shared."""
@@ -248,6 +250,11 @@ class Outgoing:
 
     def decide(self, path: Path, key: bytes) -> tuple[PathAttributes | None, str]:
         """(attributes as sent, the accepting rule's label), or (None, why the path is withheld)."""
+        attrs, leaf_or_why = self.decision(path, key)
+        return attrs, leaf_or_why if isinstance(leaf_or_why, str) else leaf_or_why.label
+
+    def decision(self, path: Path, key: bytes) -> tuple[PathAttributes | None, Leaf | str]:
+        """(attributes as sent, the export chain's outcome), or (None, why the path is withheld)."""
         if path is not self._last:
             self._last = path
             self._asked += 1
@@ -265,8 +272,18 @@ class Outgoing:
         if made is None:
             if len(self._made) >= _CACHE_LIMIT:
                 self._made.clear()
-            made = self._made[out.block, out.next_hop] = PathAttributes(self.group.key.family, out.block, out.next_hop)
-        return made, leaf.label
+            made = self._made[out.block, out.next_hop] = self._read(out)
+        return (made, leaf) if isinstance(made, PathAttributes) else (None, made)
+
+    def _read(self, out: Sent) -> PathAttributes | str:
+        """What is sent as attributes, or why they cannot be (RFC 4271 §9.2)."""
+        key = self.group.key
+        longest = bytes(4 if key.add_path else 0) + bytes((key.family.bits,)) + bytes(key.family.octets)
+        try:
+            build_reach(key.family, out.block, out.next_hop, [longest], key.max_length)
+        except AttributesTooLong:
+            return f"its attributes leave no room for a prefix in a message of {key.max_length} octets (RFC 4271 §9.2)"
+        return PathAttributes(key.family, out.block, out.next_hop)
 
 
 def route(

@@ -38,11 +38,17 @@ def _lines(answer: Explain) -> Iterator[tuple[int, str]]:
         yield 0, ""
         yield from _path(place, path)
     if not answer["paths"]:
+        if answer["origin"]:
+            yield 1, f"By Calico's resources {answer['origin']}."
+        if answer["kernel"] is not None and answer["kernel"]["state"] != "absent":
+            yield 0, ""
+            yield 0, "Kernel"
+            yield from _kernel(answer["kernel"], "")
         yield from _silent(answer)
         return
     yield 0, ""
     yield 0, "Kernel"
-    yield from _kernel(answer["kernel"])
+    yield from _kernel(answer["kernel"], answer["kernel_rule"])
     yield from _hint(1, answer["kernel_hint"])
     yield 0, ""
     able = [peer for peer in answer["peers"] if not _other_family(peer, answer["family"])]
@@ -54,7 +60,7 @@ def _lines(answer: Explain) -> Iterator[tuple[int, str]]:
 
 
 def _other_family(peer: ExplainPeer, family: str) -> bool:
-    return peer["text"] == f"{family} is not negotiated with this peer"
+    return peer["text"] == f"this session carries no {family}"
 
 
 def _hint(indent: int, hint: str) -> Iterator[tuple[int, str]]:
@@ -66,6 +72,8 @@ def _silent(answer: Explain) -> Iterator[tuple[int, str]]:
     """Who might have announced it; peers of one answer together."""
     groups: dict[tuple[str, str], list[str]] = {}
     for peer in answer["silent"]:
+        if peer["text"] == f"this session carries no {answer['family']}":
+            continue
         groups.setdefault((peer["text"], peer["hint"]), []).append(peer["peer"])
     if groups:
         yield 0, ""
@@ -90,7 +98,8 @@ def _path(place: int, path: ExplainPath) -> Iterator[tuple[int, str]]:
     if before is not None:
         yield 1, f"received: {attributes(before)}"
     yield 1, f"{'in force' if before is not None else 'attributes'}: {attributes(route['attributes'])}"
-    yield 1, f"import: {path['verdict']} ({path['rule']})" if source["peer"] else "import: not needed, a local route"
+    rules = "; ".join((*path["passed"], path["rule"]))
+    yield 1, f"import: {path['verdict']} ({rules})" if source["peer"] else "import: not needed, a local route"
     if path["verdict"] == "rejected":
         yield from _hint(1, path["hint"])
         return
@@ -121,7 +130,7 @@ def _decision(path: ExplainPath) -> str:
     return f"loses at the step “{path['lost_step']}”: {path['lost_text']}{equal}"
 
 
-def _kernel(route: KernelRoute | None) -> Iterator[tuple[int, str]]:
+def _kernel(route: KernelRoute | None, rule: str) -> Iterator[tuple[int, str]]:
     if route is None:
         yield 1, "this daemon has no kernel role"
         return
@@ -129,7 +138,7 @@ def _kernel(route: KernelRoute | None) -> Iterator[tuple[int, str]]:
         yield 1, f"no route of ours: {route['text']}"
         return
     what = route["kind"] if not route["hops"] else ", ".join(route["hops"])
-    yield 1, f"{route['state']}: {what}, metric {route['metric']}"
+    yield 1, f"{route['state']}: {what}, metric {route['metric']}{f' (by {rule})' if rule else ''}"
     if route["text"]:
         errno = f" (errno {route['errno']})" if route["errno"] else ""
         again = f"; tried again in {duration(route['retry_in'])}" if route["retry_in"] is not None else ""
@@ -155,6 +164,8 @@ def _peers(peers: list[ExplainPeer]) -> Iterator[tuple[int, str]]:
 def _peer(names: str, peer: ExplainPeer) -> Iterator[tuple[int, str]]:
     rule = f" (by {peer['rule']})" if peer["announced"] and peer["rule"] else ""
     yield 1, f"{names}: {peer['text']}{rule}"
+    if peer["passed"]:
+        yield 2, f"on the way: {'; '.join(peer['passed'])}"
     if len(peer["path_ids"]) == 1:
         yield 2, f"under path id {peer['path_ids'][0]}"
     elif peer["path_ids"]:

@@ -25,7 +25,10 @@ FELIX = 80
 BOOT = 3
 BIRD = 12
 _DROPS = {nl.RTN_BLACKHOLE: ", blackhole", nl.RTN_UNREACHABLE: ", unreachable", nl.RTN_PROHIBIT: ", prohibit"}
-_NEVER = frozenset({0, 1, 2, BIRD})
+_KERNELS = "the kernel made it itself, and the addresses of interfaces stand for such routes"
+_NEVER = {0: _KERNELS, 1: _KERNELS, 2: _KERNELS, BIRD: "routes of BIRD's protocol are not learned: we take its place"}
+_SPECIAL = "it is for some packets only (TOS, source or input interface)"
+_TYPE = "it is neither unicast nor blackhole, unreachable or prohibit"
 _TYPES = frozenset({nl.RTN_UNICAST, nl.RTN_BLACKHOLE, nl.RTN_UNREACHABLE, nl.RTN_PROHIBIT})
 _FAMILIES = {nl.AF_INET: IPV4_UNICAST, nl.AF_INET6: IPV6_UNICAST}
 _PROTOCOLS = {
@@ -94,7 +97,8 @@ class Learner:
     def reconfigure(self, settings: LearnSettings, own_protocol: int) -> None:
         """New settings; `take` gives the differences. Another table or own protocol also needs a dump."""
         self.settings = settings
-        self._excluded = _NEVER | {own_protocol}
+        self._excluded = {own_protocol: "its protocol is our own"} | _NEVER
+        self._elsewhere = f"routes are learned from table {settings.table} alone"
         self._ignored = compile_patterns(settings.ignored_interfaces)
         for afi, routes in self._routes.items():
             for key in routes:
@@ -181,18 +185,43 @@ class Learner:
         else:
             self._objects.pop(item.id, None)
 
-    def _wanted(self, shape: nl.RouteShape) -> bool:
-        return (
-            shape.protocol not in self._excluded
-            and shape.table == self.settings.table
-            and not shape.special
-            and shape.type in _TYPES
-        )
+    def _refusal(self, shape: nl.RouteShape) -> str:
+        """Why no route of this shape is learned, or ""."""
+        if shape.protocol in self._excluded:
+            return self._excluded[shape.protocol]
+        if shape.table != self.settings.table:
+            return self._elsewhere
+        if shape.special:
+            return _SPECIAL
+        return "" if shape.type in _TYPES else _TYPE
+
+    def why_not(self, afi: int, key: bytes, found: nl.RouteShape | None) -> str:
+        """Why the host has no local route to exactly this prefix: a sentence about the kernel's route to it (`found`)
+        or about the address of an interface that it is the subnet of; "" if there is neither."""
+        if (afi, key) in self._networks and not self.settings.direct:
+            return "addresses of interfaces are not learned"
+        for address in self._networks.get((afi, key), ()):
+            name, link = self.interface_name(address.ifindex), self.links.get(address.ifindex)
+            if self._ignored.fullmatch(name):
+                return f"{name} has an address in it, and is among the ignored interfaces"
+            if link is None or not link.up:
+                return f"{name} has an address in it, and is down"
+            if address.scope >= nl.SCOPE_LINK:
+                return f"{name} has an address in it, of link or host scope"
+        if found is None:
+            return ""
+        reason = self._refusal(found)
+        if not reason and not _ordinary(afi, key):
+            reason = "link-local, loopback and multicast destinations are not learned"
+        if not reason and not self.settings.kernel:
+            reason = "kernel routes are not learned"
+        where = f"protocol {protocol_name(found.protocol)}, table {found.table}"
+        return f"the kernel has it ({where}), but {reason}" if reason else ""
 
     def on_route_event(self, new: bool, flags: int, afi: int, key: bytes, shape: nl.RouteShape) -> None:
         """A route message."""
         routes = self._routes[afi].get(key, [])
-        if not self._wanted(shape):
+        if self._refusal(shape):
             # The kernel tells of a replacement only by what is there now, which may be ours or its own.
             if new and flags & nl.F_REPLACE and routes and shape.table == self.settings.table and not shape.special:
                 self._set(afi, key, [item for item in routes if item.metric != shape.metric])
@@ -249,7 +278,7 @@ class Learner:
 
     def dump_route(self, afi: int, key: bytes, shape: nl.RouteShape) -> None:
         """One route of the dump."""
-        if self._wanted(shape):
+        if not self._refusal(shape):
             self._seen[afi].setdefault(key, []).append(shape)
 
     def end_dump(self, complete: bool) -> None:

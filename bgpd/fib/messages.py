@@ -28,7 +28,7 @@ F_CAPPED, F_ACK_TLVS = 0x100, 0x200
 
 RTN_UNICAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT = 1, 6, 7, 8
 RTNH_ONLINK = 4
-RTM_CLONED = 0x200
+RTM_CLONED, RTM_LOOKUP_TABLE, RTM_FIB_MATCH = 0x200, 0x1000, 0x2000
 SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_NOWHERE = 0, 253, 255
 IFF_UP, IFF_LOWER_UP = 1, 1 << 16
 
@@ -296,6 +296,14 @@ def route_filter(afi: int, table: int, protocol: int = 0, index: int = 0) -> byt
     """Body of a route dump request: one table, and if given one protocol and one outgoing interface."""
     body = pack("=BBBBBBBBI", afi, 0, 0, 0, 0, protocol, 0, 0, 0) + number(RTA_TABLE, table)
     return body + number(RTA_OIF, index) if index else body
+
+
+def route_query(afi: int, key: bytes) -> bytes:
+    """Body of a question for the table entry that the first address of a prefix meets, and for its table."""
+    octets = ADDRESS_OCTETS[afi]
+    flags = RTM_FIB_MATCH | (RTM_LOOKUP_TABLE if afi == AF_INET else 0)  # IPv6 tells the table unasked
+    body = pack("=BBBBBBBBI", afi, 8 * octets, 0, 0, 0, 0, 0, 0, flags)
+    return body + attribute(RTA_DST, key[1:].ljust(octets, b"\0"))
 
 
 def link_filter() -> bytes:

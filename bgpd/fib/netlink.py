@@ -210,6 +210,27 @@ class Netlink:
         """A dump of one table. The filters are wishes: kernels before 4.20 ignore them."""
         return self.dump(nl.GETROUTE, nl.route_filter(afi, table, protocol, index), interrupted)
 
+    def route_at(self, afi: int, key: bytes, parser: nl.RouteParser) -> nl.RouteShape | None:
+        """The route to exactly this prefix, as far as its first address meets no longer one; None: no such route.
+
+        Policy routing and every table count, as for a packet. Raises OSError, NetlinkLost.
+        """
+        sequence = self._sequence
+        self._sequence += 1
+        body = nl.route_query(afi, key)
+        self._requests.send(nl.HEADER.pack(16 + len(body), nl.GETROUTE, nl.F_REQUEST, sequence, 0) + body)
+        while True:
+            try:
+                data = self._requests.recv(65536)
+            except OSError as error:
+                self._drain()
+                raise NetlinkLost(error.strerror) from error
+            for kind, _flags, answered, start, end in nl.split(data):
+                if answered != sequence:
+                    continue
+                found = parser.parse(data, start, end) if kind == nl.NEWROUTE else None
+                return found[2] if found is not None and found[1] == key else None
+
     def may_write(self) -> bool:
         """Whether we may change routes: a deletion without an object is refused as invalid, or as not permitted."""
         return self.request(nl.DELROUTE, 0, bytes((nl.AF_INET, 255)) + bytes(10))[0] != errno.EPERM

@@ -35,6 +35,7 @@ class Subject:
         "local_pref",
         "metric",
         "next_hop",
+        "passed",
         "preference",
         "tunnel",
     )
@@ -58,6 +59,8 @@ class Subject:
         self.large: tuple[tuple[int, int, int], ...] | None = None
         self.next_hop = attrs.next_hop
         self.tunnel = ""
+        self.passed: tuple[str, ...] = ()
+        """Labels of terms that changed the route and did not decide."""
 
     def copy(self) -> Subject:
         """A subject that can be changed without changing this one."""
@@ -73,6 +76,7 @@ class Subject:
         new.large = self.large
         new.next_hop = self.next_hop
         new.tunnel = self.tunnel
+        new.passed = self.passed
         return new
 
     def community_set(self) -> tuple[int, ...]:
@@ -304,6 +308,8 @@ def _act(term: _Compiled, subject: Subject) -> Subject:
     subject = subject.copy()
     for action in term.actions:
         action(subject)
+    if term.verdict is Verdict.NEXT:
+        subject.passed = (*subject.passed, term.label)
     return subject
 
 

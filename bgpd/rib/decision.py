@@ -59,6 +59,14 @@ def paths(entry: Entry | None) -> tuple[Path, ...]:
     return entry if isinstance(entry, tuple) else (entry,)
 
 
+def offered(entry: Entry | None, add_path: bool) -> Sequence[Path]:
+    """The paths of a Loc-RIB entry that export looks at: under ADD-PATH all eligible ones, else the best."""
+    if add_path:
+        return [path for path in paths(entry) if path.next_hop.reachable]
+    chosen = best(entry)
+    return () if chosen is None else (chosen,)
+
+
 def select(candidates: Sequence[Path], losses: list[Loss] | None = None) -> Path | None:
     """The best path, or None if none is eligible. Appends every other path with its reason to `losses` if given."""
     eligible = [path for path in candidates if path.next_hop.reachable]

@@ -193,10 +193,16 @@ class Importer:
             epoch, rejected = source.epochs.get(family, 0), "" if leaf.accepted else leaf.label
             preference = leaf.subject.preference
             return Path(source, path_id, epoch, attrs, attrs, hop, send_id, preference, rejected, leaf.label)
-        subject = Subject(attrs, source.kind, preference=source.preference)
-        subject.interface = hop.interface
-        node = chain.settle(subject)
+        node = chain.settle(self._subject(attrs, hop))
         return self._path(family, node, attrs, path_id) if isinstance(node, Leaf) else node
+
+    def _subject(self, attrs: PathAttributes, hop: NextHop) -> Subject:
+        return Subject(attrs, self.source.kind, hop.interface, preference=self.source.preference)
+
+    def passed(self, family: Family, path: Path, key: bytes) -> tuple[str, ...]:
+        """Labels of the import terms that changed a path of this peer and did not decide, in order."""
+        subject = self._subject(path.received, self.shared.next_hops.get(path.received.next_hop))
+        return self._chains[family].decide(subject, key).subject.passed
 
     def _leaf(self, chain: Chain, attrs: PathAttributes) -> Leaf:
         """What a chain that looks at nothing but LOCAL_PREF makes of routes with these attributes."""

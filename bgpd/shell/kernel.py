@@ -158,6 +158,15 @@ class Kernel:
         """Name of an interface; its number where it is unknown."""
         return self.learner.interface_name(ifindex)
 
+    def why_not_local(self, family: Family, key: bytes) -> str:
+        """Why the host has no local route to exactly this prefix, where something of it is there; else ""."""
+        afi = nl.AF_INET if family == IPV4_UNICAST else nl.AF_INET6
+        try:
+            found = self._netlink.route_at(afi, key, self._parser)
+        except (NetlinkLost, OSError):
+            found = None
+        return self.learner.why_not(afi, key, found)
+
     # --------------------------------------------------------------- writing
 
     def _flush(self) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bgpd.family import format_prefix, parse_address
+from bgpd.family import format_prefix, parse_address, parse_prefix
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import LocalChange, LocalRoute
 from bgpd.settings import FibSettings, LearnSettings
@@ -214,3 +214,24 @@ def test_idle_means_idle(host: Host) -> None:
         assert time.process_time() - started < 0.05
 
     run(host, FibSettings(), steps)
+
+
+def test_why_a_route_of_the_kernel_is_no_local_route(host: Host) -> None:
+    """For explain: the kernel is asked for this one prefix, in both families."""
+    host.ip("route add 10.5.0.0/16 dev w0 proto bird")
+    host.ip("-6 route add fd05:1::/64 dev w0 proto bird")
+    host.ip("route add 10.6.0.0/16 dev w0 table 100")
+    host.ip("rule add to 10.6.0.0/16 table 100")
+    host.ip("route add 10.7.0.0/16 dev w0 proto static")
+
+    async def steps(kernel: Kernel) -> None:
+        def why(prefix: str) -> str:
+            return kernel.why_not_local(*parse_prefix(prefix))
+
+        for prefix in ("10.5.0.0/16", "fd05:1::/64"):
+            assert why(prefix).startswith("the kernel has it (protocol 12 (BIRD), table 254), but routes of BIRD's")
+        assert "table 100), but routes are learned from table 254 alone" in why("10.6.0.0/16")
+        for prefix in ("10.7.0.0/16", "10.7.1.0/24", "10.8.0.0/16", "fd08::/64"):
+            assert why(prefix) == ""
+
+    run(host, FibSettings(), steps, release=False)

@@ -15,7 +15,7 @@ from attrs import evolve
 from bgpd.api.schema import Datastore, Problem
 from bgpd.api.server import ApiServer
 from bgpd.api.state import DaemonState
-from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
+from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, parse_prefix
 from bgpd.fib.table import FibTable
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, SetLocalPref, Term, Verdict
 from bgpd.settings import FamilySettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
@@ -77,6 +77,9 @@ class FakeKernel:
 
     def __init__(self, settings: SpeakerSettings) -> None:
         self.fib = FibTable(evolve(settings.fib, nexthop_objects=False))
+
+    def why_not_local(self, family: Family, key: bytes, /) -> str:
+        return ""
 
     def interface_name(self, ifindex: int, /) -> str:
         return {2: "eth0", 5: "cali1"}.get(ifindex, str(ifindex))

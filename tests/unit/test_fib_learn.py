@@ -280,3 +280,37 @@ def test_hops_by_nexthop_object_alone() -> None:
 )
 def test_patterns(patterns: tuple[str, ...], name: str, match: bool) -> None:
     assert bool(compile_patterns(patterns).fullmatch(name)) is match
+
+
+def why_not(subject: Learner, prefix: str, item: nl.RouteShape | None = None) -> str:
+    """Why a prefix is no local route."""
+    family, key = parse_prefix(prefix)
+    return subject.why_not(2 if family.afi == 1 else 10, key, item)
+
+
+def test_why_the_host_has_no_local_route() -> None:
+    subject = learner()
+    subject.on_address(True, address("10.3.0.1/24", 3))
+    subject.on_address(True, address("10.4.0.1/24", 4))
+    subject.on_address(True, address("fe80::1/64", 2, scope=253))
+    assert why_not(subject, "10.3.0.0/24") == "cali12ab has an address in it, and is among the ignored interfaces"
+    assert why_not(subject, "10.4.0.0/24") == "docker0 has an address in it, and is down"
+    assert why_not(subject, "fe80::/64") == "eth0 has an address in it, of link or host scope"
+    assert why_not(subject, "10.9.0.0/24") == ""
+    special = nl.RouteShape(254, 80, 1, 0, (), special=True)
+    for prefix, item, words in (
+        ("10.5.0.0/16", shape(12, ("", 2)), "protocol 12 (BIRD), table 254), but routes of BIRD's protocol"),
+        ("10.5.0.0/16", shape(2, ("", 2)), "the kernel made it itself"),
+        ("10.5.0.0/16", shape(4, ("", 2), table=100), "table 100), but routes are learned from table 254 alone"),
+        ("10.5.0.0/16", shape(4, kind=2), "neither unicast nor blackhole"),
+        ("10.5.0.0/16", special, "for some packets only"),
+        ("224.5.0.0/16", shape(4, ("", 2)), "multicast destinations are not learned"),
+        ("fd00:5::/48", shape(12, ("", 2)), "routes of BIRD's protocol"),
+    ):
+        assert words in why_not(subject, prefix, item), prefix
+    assert why_not(subject, "10.5.0.0/16", shape(80, ("", 2))) == ""
+    assert "its protocol is our own" in why_not(learner(own=13), "10.5.0.0/16", shape(13, ("", 2)))
+    off = learner(LearnSettings(kernel=False, direct=False))
+    off.on_address(True, address("10.3.0.1/24", 2))
+    assert why_not(off, "10.5.0.0/16", shape(80, ("", 2))).endswith("but kernel routes are not learned")
+    assert why_not(off, "10.3.0.0/24") == "addresses of interfaces are not learned"

@@ -250,3 +250,19 @@ def _plainly(terms: tuple[Term, ...], key: bytes) -> tuple[bool, str, tuple[int,
             if term.verdict is Verdict.ACCEPT:
                 return True, term.label, tuple(sorted(communities)), local_pref
     return False, "no term accepts it", tuple(sorted(communities)), local_pref
+
+
+def test_terms_that_change_a_route_and_do_not_decide_are_noted() -> None:
+    chain = Chain(
+        (
+            Term("nothing done", Verdict.NEXT),
+            Term("up", Verdict.NEXT, (), (t.SetLocalPref(300),)),
+            Term("elsewhere", Verdict.NEXT, (t.MatchCommunity(7),), (t.SetLocalPref(400),)),
+            Term("take", Verdict.ACCEPT, (), (t.AddCommunity(9),)),
+        )
+    )
+    attrs = AttributeTable().intern(IPV4_UNICAST, local_block(), b"\x0a\0\0\x01")
+    before = Subject(attrs, SourceKind.IBGP)
+    leaf = chain.decide(before, b"\x08\x0a")
+    assert (leaf.label, leaf.subject.passed, leaf.subject.local_pref) == ("take", ("up",), 300)
+    assert before.passed == ()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve, fields, frozen
+from attrs import field as attrs_field
 
-from bgpd.family import format_prefix
+from bgpd.family import Family, format_prefix, parse_prefix
 from bgpd.policy.terms import Term
 from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings, StaticRoute, cost_of
 from config.view import HIDDEN, plain, term_text
 
-__all__ = ["Change", "ChangeKind", "cost", "diff"]
+__all__ = ["Change", "ChangeKind", "apply", "cost", "diff"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,6 +46,9 @@ class Change:
     old: str = ""
     new: str = ""
     cost: Cost = Cost.NOTHING
+    before: object = attrs_field(default=None, eq=False, repr=False)
+    """The value itself: of a field, or the whole PeerSettings, FamilySettings or StaticRoute; None = there is none."""
+    after: object = attrs_field(default=None, eq=False, repr=False)
 
     def __str__(self) -> str:
         where = " ".join(part for part in (self.scope, self.family, self.field) if part)
@@ -88,7 +92,7 @@ def _field(
 ) -> Iterator[Change]:
     if before != after:
         shown = (HIDDEN, HIDDEN) if name == "password" else _shown(before, after)
-        yield Change(ChangeKind.CHANGED, scope, name, family, *shown, price)
+        yield Change(ChangeKind.CHANGED, scope, name, family, *shown, price, before, after)
 
 
 def _shown(before: object, after: object) -> tuple[str, str]:
@@ -129,16 +133,16 @@ def _statics(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
         assert route is not None
         scope = f"static route {format_prefix(route.family, route.key)}"
         if before is None or after is None:
-            yield _whole(scope, before, route.label)
+            yield _whole(scope, before, after, route.label)
         else:
             for name in ("kind", "gateway", "label"):
                 yield from _field(scope, name, getattr(before, name), getattr(after, name))
 
 
-def _whole(scope: str, before: object, detail: str, price: Cost = Cost.NOTHING) -> Change:
+def _whole(scope: str, before: object, after: object, detail: str, price: Cost = Cost.NOTHING) -> Change:
     if before is None:
-        return Change(ChangeKind.ADDED, scope, new=detail)
-    return Change(ChangeKind.REMOVED, scope, old=detail, cost=price)
+        return Change(ChangeKind.ADDED, scope, new=detail, after=after)
+    return Change(ChangeKind.REMOVED, scope, old=detail, cost=price, before=before)
 
 
 def _peers(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
@@ -150,7 +154,7 @@ def _peers(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
             peer = after or before
             assert peer is not None
             # A session that goes is a session that ends; one that comes disturbs nobody.
-            yield _whole(scope, before, f"{peer.address} AS {peer.asn}, {peer.label}", Cost.RESET)
+            yield _whole(scope, before, after, f"{peer.address} AS {peer.asn}, {peer.label}", Cost.RESET)
         else:
             yield from _peer(scope, before, after)
 
@@ -170,7 +174,7 @@ def _families(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator
     by_family = [{entry.family: entry for entry in peer.families} for peer in (before, after)]
     for family, old, new in _pairs(by_family[0], by_family[1]):
         if old is None or new is None:
-            yield evolve(_whole(scope, old, "", Cost.RESET), family=str(family), cost=Cost.RESET)
+            yield evolve(_whole(scope, old, new, "", Cost.RESET), family=str(family), cost=Cost.RESET)
             continue
         for attribute in fields(FamilySettings):
             name = attribute.name
@@ -178,3 +182,62 @@ def _families(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator
             yield from _field(scope, name, getattr(old, name), getattr(new, name), price, str(family))
     if before.families != after.families and by_family[0] == by_family[1]:
         yield from _field(scope, "families", tuple(by_family[0]), tuple(by_family[1]))
+
+
+# --- the other way
+
+
+def apply(old: SpeakerSettings, changes: Iterable[Change]) -> SpeakerSettings:
+    """The settings that `diff(old, new)` came from: `new`, but for the order of peers and static routes.
+
+    Nothing that runs needs it: it holds `diff` to its word, that what it does not name is the same.
+    """
+    peers = {peer.name: peer for peer in old.peers}
+    statics = {(route.family, route.key): route for route in old.static_routes}
+    whole: dict[str, object] = {}
+    for change in changes:
+        if change.scope == "speaker":
+            _set(whole, old, change)
+        elif change.scope.startswith("peer "):
+            _apply_peer(peers, change.scope.removeprefix("peer "), change)
+        else:
+            _apply_static(statics, change)
+    return evolve(old, peers=tuple(peers.values()), static_routes=tuple(statics.values()), **whole)  # type: ignore[arg-type]
+
+
+def _set(whole: dict[str, object], old: SpeakerSettings, change: Change) -> None:
+    name, dot, inner = change.field.partition(".")
+    holder: Any = whole.get(name, getattr(old, name))
+    whole[name] = evolve(holder, **{inner: change.after}) if dot else change.after
+
+
+def _apply_peer(peers: dict[str, PeerSettings], name: str, change: Change) -> None:
+    if isinstance(change.after, PeerSettings):
+        peers[name] = change.after
+    elif isinstance(change.before, PeerSettings):
+        del peers[name]
+    elif change.family:
+        families = {str(entry.family): entry for entry in peers[name].families}
+        if change.kind is ChangeKind.REMOVED:
+            del families[change.family]
+        elif isinstance(change.after, FamilySettings):
+            families[change.family] = change.after
+        else:
+            families[change.family] = evolve(families[change.family], **{change.field: change.after})  # type: ignore[arg-type]
+        peers[name] = evolve(peers[name], families=tuple(families.values()))
+    elif change.field == "families":
+        known = {entry.family: entry for entry in peers[name].families}
+        assert isinstance(change.after, tuple)
+        peers[name] = evolve(peers[name], families=tuple(known[family] for family in change.after))
+    else:
+        peers[name] = evolve(peers[name], **{change.field: change.after})  # type: ignore[arg-type]
+
+
+def _apply_static(statics: dict[tuple[Family, bytes], StaticRoute], change: Change) -> None:
+    place = parse_prefix(change.scope.removeprefix("static route "))
+    if isinstance(change.after, StaticRoute):
+        statics[place] = change.after
+    elif isinstance(change.before, StaticRoute):
+        del statics[place]
+    else:
+        statics[place] = evolve(statics[place], **{change.field: change.after})  # type: ignore[arg-type]

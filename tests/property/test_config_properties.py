@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from bgpd.settings import Cost, SpeakerSettings
 from config.compile import compile
-from config.diff import cost, diff
+from config.diff import apply, cost, diff
 from config.documents import DocumentError, load_json, load_yaml, split
+from config.memory import Memory
 from config.parse import identify, parse_resource, unfold
 from config.problems import ResourceError
-from config.resources import KINDS
+from config.resources import KINDS, Workload
 from config.selector import SelectorError, parse_selector
 from config.snapshot import Put, Refuse, Remove, Snapshot, StoreChange
 from config.view import plain
@@ -81,6 +82,19 @@ FIELDS = [
     "secretKeyRef",
     "key",
     "nodeToNodeMeshEnabled",
+    "externalTrafficPolicy",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "loadBalancerIP",
+    "ipFamilies",
+    "classes",
+    "updatePeriodSeconds",
+    "podCIDRs",
+    "nodeMeshPassword",
+    "nodeMeshMaxRestartTime",
+    "serviceLoadBalancerIPs",
+    "ipv4NormalRoutePriority",
     "logSeverityScreen",
     "programClusterRoutes",
 ]
@@ -133,12 +147,16 @@ values = st.recursive(
 )
 documents = st.fixed_dictionaries(
     {
-        "apiVersion": st.sampled_from(["projectcalico.org/v3", "crd.projectcalico.org/v1", "v1"]),
+        "apiVersion": st.sampled_from(
+            ["projectcalico.org/v3", "crd.projectcalico.org/v1", "v1", "discovery.k8s.io/v1"]
+        ),
         "kind": st.sampled_from(KINDS),
         "metadata": st.fixed_dictionaries({"name": st.sampled_from(["a", "b", "default", "node.a"]), "labels": values}),
         "spec": st.dictionaries(st.sampled_from(FIELDS), values, max_size=8) | values,
     },
-    optional={"data": values, "stringData": values},
+    optional={
+        **dict.fromkeys(("data", "stringData", "status", "addressType", "endpoints"), values),
+    },
 )
 
 
@@ -257,7 +275,9 @@ own_sides: st.SearchStrategy[dict[str, str]] = (
     | st.fixed_dictionaries({"node": names})
     | st.fixed_dictionaries({"nodeSelector": selectors})
 )
-peer_sides = st.fixed_dictionaries({"peerSelector": selectors}) | st.fixed_dictionaries(
+peer_sides = (
+    st.fixed_dictionaries({"peerSelector": selectors}) | st.just({"localWorkloadSelector": "all()", "asNumber": 65009})
+) | st.fixed_dictionaries(
     {"peerIP": addresses | addresses6 | st.just("10.0.0.3:1790"), "asNumber": st.sampled_from([64512, 64513, 65001])}
 )
 extras = st.fixed_dictionaries(
@@ -284,6 +304,9 @@ configurations = st.builds(
             "nodeToNodeMeshEnabled": st.booleans(),
             "bindMode": st.sampled_from(["None", "NodeIP"]),
             "serviceClusterIPs": st.just([{"cidr": "10.96.0.0/12"}]),
+            "serviceLoadBalancerIPs": st.sampled_from([[{"cidr": "192.0.2.7/32"}], [{"cidr": "fd00:f::/64"}]]),
+            "serviceLoadBalancerAggregation": st.sampled_from(["Enabled", "Disabled"]),
+            "programClusterRoutes": st.sampled_from(["Enabled", "Disabled"]),
         },
     ),
 )
@@ -307,6 +330,27 @@ filters = st.builds(
     st.sampled_from(["Accept", "Reject"]),
 )
 secrets = st.just({**_object("Secret", "s", None), "stringData": {"k": "pw"}})
+services = st.builds(
+    lambda policy, kind, ip: {
+        **_object("Service", "s", {"type": kind, "clusterIP": "10.96.0.7", "externalTrafficPolicy": policy}),
+        "apiVersion": "v1",
+        "status": {"loadBalancer": {"ingress": [{"ip": ip}]}},
+    },
+    st.sampled_from([None, "Cluster", "Local"]),
+    st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]),
+    st.sampled_from(["192.0.2.7", "fd00:f::7"]),
+)
+slices = st.builds(
+    lambda ready, node: {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "s-1", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": "IPv4",
+        "endpoints": [{"nodeName": node, "conditions": {"ready": ready}}],
+    },
+    st.sampled_from([None, True, False]),
+    names,
+)
 resources = st.one_of(nodes, nodes, bgp_peers, bgp_peers, configurations, pools, blocks, filters, secrets)
 clusters = st.lists(resources, max_size=14, unique_by=lambda item: (item["kind"], item["metadata"]["name"]))
 
@@ -385,10 +429,62 @@ def test_diff_is_empty_exactly_for_equal_settings(first: list[Any], second: list
     if one is not None and other is not None:
         changes = diff(one, other)
         assert bool(changes) == (one != other)
+        assert _unordered(apply(one, changes)) == _unordered(other)
         assert all(str(change) for change in changes)
         # What costs more than a run through chains touches more than chains.
         if _without_chains(one) == _without_chains(other):
             assert cost(changes) <= Cost.REFRESH
+
+
+def _unordered(speaker: SpeakerSettings) -> SpeakerSettings:
+    peers = tuple(sorted(speaker.peers, key=lambda peer: peer.name))
+    return evolve(
+        speaker, peers=peers, static_routes=tuple(sorted(speaker.static_routes, key=lambda r: (r.family, r.key)))
+    )
+
+
+workloads = st.lists(
+    st.builds(
+        Workload, st.sampled_from(["p", "q"]), names, st.sampled_from([("10.244.1.5",), ("10.244.1.6", "fd00::a")])
+    ),
+    max_size=2,
+    unique_by=lambda found: found.name,
+)
+steps = st.lists(st.tuples(st.booleans(), resources | services | slices), max_size=10)
+
+
+@given(clusters, steps, workloads)
+@settings(max_examples=80)
+def test_memory_changes_nothing(start: list[Any], later: list[tuple[bool, Any]], pods: list[Workload]) -> None:
+    """However a state came about, and whatever was compiled before: it is compiled to the same."""
+    memories = {name: Memory() for name in ("a", "b")}
+    snapshot = _snapshot(start)
+    for number, (put, item) in enumerate([(True, None), *later]):
+        if item is not None:
+            (change,) = _puts([item])
+            snapshot = snapshot.apply([change if put else Remove(change.key)])
+        found = pods[: number % 3]
+        for name, memory in memories.items():
+            assert compile(snapshot, name, {}, memory, found) == compile(snapshot, name, {}, None, reversed(found))
+
+
+@given(clusters, steps)
+@settings(max_examples=40)
+def test_what_does_not_change_is_the_same_object(start: list[Any], later: list[tuple[bool, Any]]) -> None:
+    memory = Memory()
+    snapshot = _snapshot(start)
+    before = compile(snapshot, "a", {}, memory).settings
+    for _, item in later:
+        snapshot = snapshot.apply(_puts([item]))
+        after = compile(snapshot, "a", {}, memory).settings
+        if before is not None and after is not None:
+            known = {peer.name: peer for peer in before.peers}
+            for peer in after.peers:
+                families = known[peer.name].families if peer.name in known else None
+                assert families is peer.families or families != peer.families
+            assert after.peers is before.peers or after.peers != before.peers
+            assert after.static_routes is before.static_routes or after.static_routes != before.static_routes
+        before = after
 
 
 def _without_chains(speaker: SpeakerSettings) -> SpeakerSettings:
@@ -425,3 +521,29 @@ def test_snapshot_against_a_plain_model(start: list[Any], steps: list[tuple[str,
     found = {(kind, name): found for kind, objects in snapshot.objects.items() for name, found in objects.items()}
     assert found == model and len(snapshot) == len(model)
     assert refused <= snapshot.problems.keys()
+
+
+# --- garbage among good objects
+
+
+@given(clusters, st.lists(documents, max_size=6), st.sampled_from(["", "x" * (1 << 20)]))
+@settings(max_examples=60)
+def test_garbage_costs_itself_alone(cluster: list[Any], garbage: list[Any], long: str) -> None:
+    """Refused objects keep their last good version, or are not there; all others give what they give without them."""
+    snapshot = _snapshot(cluster)
+    before = compile(snapshot, "a", {})
+    for item in garbage:
+        if long and isinstance(item["spec"], dict):
+            item["spec"]["peerIP" if item["kind"] == "BGPPeer" else "cidr"] = long
+        try:
+            identity = identify(item)
+            parse_resource(item)
+        except ResourceError as error:
+            assert all(len(str(problem)) < 2000 for problem in error.problems)
+            if error.problems[0].field == "metadata.name" or not identity.known:
+                continue
+            snapshot = snapshot.refuse((identity.kind, identity.name), error.problems)
+    after = compile(snapshot, "a", {})
+    told = {problem.object for problem in after.problems}
+    unusable = "BGPConfiguration/default" in told and before.settings is not None and after.settings is None
+    assert unusable or after.settings == before.settings

@@ -27,10 +27,15 @@ class Memory:
     def made(self, key: object, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
         """The result of `make`, or the former one under `key` if its inputs were these very objects."""
         known = self._made.get(key)
-        if known is None or not _same(known[0], inputs):
-            known = self._made[key] = (inputs, make())
-        result: T = known[1]
-        return result
+        if known is not None and _same(known[0], inputs):
+            result: T = known[1]
+            return result
+        made = make()
+        if known is not None and known[1] == made:
+            # Other inputs, equal result: what is made of it in turn need not be made again.
+            made = known[1]
+        self._made[key] = (inputs, made)
+        return made
 
     def last(self, key: object) -> tuple[tuple[Any, ...], Any] | None:
         """The inputs and the result of the last `made` under `key`."""

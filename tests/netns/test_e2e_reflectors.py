@@ -15,7 +15,9 @@ import pytest
 from tests.lab import datastore as resources
 from tests.lab import watch
 from tests.lab.cluster import CLUSTER_ID, NODE_ASN, Lab, Machine
+from tests.lab.speakers import OurSpeaker
 from tests.netns.e2e import running_lab, traffic, untouched
+from tests.unit import bird_callers as callers
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 Figure = Callable[[str, object], None]
@@ -96,6 +98,17 @@ def test_clients_keep_both_paths_of_a_prefix(lab: Lab) -> None:
             lambda: [gateways(node, address) for address in ANYCAST] == wanted,
             20,
         )
+        # Calico's programs read each path with its own gateway; together they are on the way to the kernel alone.
+        for name, wants, length in zip(("bird.ctl", "bird6.ctl"), wanted, ("/32", "/128"), strict=True):
+            address = ANYCAST[length == "/128"]
+            assert isinstance(node.bgp, OurSpeaker)
+            dialogue = callers.Dialogue(node.bgp.bird_sockets / name)
+            rows = callers.routes(dialogue.ask(f"show route {address}{length}"))
+            assert {row["gw"] for row in rows} == wants
+            merged = dialogue.ask(f"show route {address}{length} export kernel1")
+            dialogue.close()
+            assert " multipath [" in merged[0]
+            assert {line.split()[1] for line in merged[1:-1]} == wants
     finally:
         for pod in pods:
             lab.remove_pod(pod)

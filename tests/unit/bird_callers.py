@@ -109,7 +109,7 @@ def ready(path: Path, young: bool) -> str:
 
 
 def routes(lines: list[str]) -> list[dict[str, Any]]:
-    """Rows of `show route`; a missing prefix is that of the row before."""
+    """Rows of `show route`; a missing prefix is that of the row before. `multipath` is not understood."""
     rows: list[dict[str, Any]] = []
     for line in lines:
         if line == "0000 ":
@@ -117,8 +117,6 @@ def routes(lines: list[str]) -> list[dict[str, Any]]:
         if not line.startswith(("1007-", " ")):
             raise Unexpected(line)
         text = line[5:] if line.startswith("1007-") else line[1:]
-        if text.startswith("\t"):
-            continue
         match = _ROUTE.fullmatch(text)
         if match is None:
             raise Unexpected(line)

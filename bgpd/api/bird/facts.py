@@ -191,8 +191,9 @@ def protocol_name(path: Path) -> str:
     return path.source.name if path.source.is_bgp else BUILT_IN[path.source.kind.value]
 
 
-async def routes(state: DaemonState, family: Family, pace: Pace) -> AsyncIterator[list[Route]]:
-    """Every path of every prefix, the best of each first, in lists as long as a slice of work allows."""
+async def routes(state: DaemonState, family: Family, pace: Pace, merged: bool = True) -> AsyncIterator[list[Route]]:
+    """Every path of every prefix, the best of each first, in lists as long as a slice of work allows. `merged`: see
+    entry_routes."""
     speaker = state.speaker
     if speaker is None:
         return
@@ -202,7 +203,7 @@ async def routes(state: DaemonState, family: Family, pace: Pace) -> AsyncIterato
         for number, key in enumerate(keys):
             entry = table.get(key)
             if entry is not None:
-                found += entry_routes(state, speaker, family, key, entry)
+                found += entry_routes(state, speaker, family, key, entry, merged)
             if not number & 31:
                 yield found
                 found = []
@@ -211,10 +212,13 @@ async def routes(state: DaemonState, family: Family, pace: Pace) -> AsyncIterato
         found = []
 
 
-def entry_routes(state: DaemonState, speaker: Speaker, family: Family, key: bytes, entry: Entry) -> list[Route]:
-    """The paths of one prefix. BIRD shows paths that share traffic as one route of several ways."""
-    chosen, text = best(entry), prefix(family, key)
-    return [route(state, speaker, family, key, path, path is chosen, entry, text) for path in paths(entry)]
+def entry_routes(
+    state: DaemonState, speaker: Speaker, family: Family, key: bytes, entry: Entry, merged: bool = True
+) -> list[Route]:
+    """The paths of one prefix. `merged`: the best one has the ways of all that share its traffic, as on the way to the
+    kernel; else each has its own, as in BIRD's table."""
+    chosen, text, whole = best(entry), prefix(family, key), entry if merged else None
+    return [route(state, speaker, family, key, path, path is chosen, whole, text) for path in paths(entry)]
 
 
 def route(

@@ -77,8 +77,14 @@ async def _source(state: DaemonState, family: Family, command: Command, pace: Pa
         async for found in _filtered(state, speaker, family, command, pace):
             yield found
     else:
-        async for found in routes(state, family, pace):
+        async for found in routes(state, family, pace, _merged(command)):
             yield found
+
+
+def _merged(command: Command) -> bool:
+    """Whether paths that share traffic are one route: only on the way to the kernel. Calico's programs, which read the
+    table, do not know the word `multipath`."""
+    return command.peer == BUILT_IN["kernel"]
 
 
 def _one(state: DaemonState, speaker: Speaker, family: Family, command: Command) -> list[Route]:
@@ -90,7 +96,7 @@ def _one(state: DaemonState, speaker: Speaker, family: Family, command: Command)
     for length in lengths:
         wanted = truncate(key, length)
         if (entry := table.get(wanted)) is not None:
-            return entry_routes(state, speaker, family, wanted, entry)
+            return entry_routes(state, speaker, family, wanted, entry, _merged(command))
     raise BirdError(NOT_IN_TABLE, "Network not in table")
 
 

@@ -6,6 +6,7 @@ Needs root (network namespaces). Figures of different days or machines do not co
 from __future__ import annotations
 
 import argparse
+import copy
 import fcntl
 import os
 import platform
@@ -21,13 +22,14 @@ from tests.bench.cases import Bench, case_full_table, case_sink
 from tests.bench.cases_kernel import case_felix, case_kernel, case_one_change
 from tests.bench.cases_reflector import case_reflector
 from tests.bench.cases_rest import case_idle, case_start
+from tests.bench.cases_stalled import case_stalled
 from tests.bench.chart import draw
 from tests.bench.lab import LOAD_CORE, Lab, core_count, load_average
 from tests.bench.layout import table
 from tests.bench.load import build
 from tests.bench.programs import DAEMONS, MISSING, versions
 from tests.bench.report import Report
-from tests.bench.scenarios import PLAIN, SCENARIOS
+from tests.bench.scenarios import OURS, SCENARIOS
 
 CASES: dict[str, Callable[[Bench], None]] = {
     "full": case_full_table,
@@ -37,14 +39,13 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "felix": case_felix,
     "idle": case_idle,
     "start": case_start,
+    "stalled": case_stalled,
     **{name: partial(case_reflector, name=name) for name in SCENARIOS},
 }
 GROUPS = {
-    "node": [name for name in CASES if name not in SCENARIOS],
-    "reflector": list(PLAIN),
-    "add-path": [name for name in SCENARIOS if name not in PLAIN],
+    "node": [name for name in CASES if name not in ("stalled", *SCENARIOS)],
+    "reflector": ["stalled", *SCENARIOS],
 }
-OURS = ("ours", "ours-file", "ours-filter")
 
 
 def main() -> int:
@@ -79,6 +80,7 @@ def _options() -> argparse.Namespace:
     add("--chart", type=Path, metavar="FILE", help="draw the reflector's rows as PNG")
     add("--render", type=Path, nargs="+", metavar="FILE", help="run nothing: table and chart of such files")
     add("--daemons", default=",".join((*OURS, *DAEMONS, "bird-main")), help="which to run (default: %(default)s)")
+    add("--slow-peers", action="store_true", help="run peers that need 20 s and more for a case as well (GoBGP)")
     add("--profile", type=Path, metavar="DIR", help="run ours under cProfile (its times are then no figures)")
     add("--strict", action="store_true", help="exit 1 when a figure is missed")
     options = parser.parse_args()
@@ -100,27 +102,43 @@ def _run(options: argparse.Namespace) -> int:
     there = {name for name, version in found.items() if version != MISSING}
     names = tuple(n for n in options.daemons.split(",") if n.partition("-")[0] in there)
     if options.profile:
+        options.profile = options.profile.resolve()
         options.profile.mkdir(parents=True, exist_ok=True)
+    facts = {"versions": found, "runs": options.runs, "python": platform.python_version(), "began": time.time(),
+             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"}  # fmt: skip
+    earlier = Report()
+    if options.append and options.json and options.json.exists():
+        earlier.read(options.json)
     lab = Lab()
-    began = time.time()
     try:
-        bench = Bench(lab, report, options.runs, names, options.profile.resolve() if options.profile else None)
+        bench = Bench(lab, report, options.runs, names, options.slow_peers, profile_folder=options.profile)
         for name in options.cases:
-            print(f"... {name}", file=sys.stderr, flush=True)
+            print(f"... {name}, {time.time() - facts['began']:.0f} s", file=sys.stderr, flush=True)
             CASES[name](bench)
+            if options.json:
+                _joined(earlier, report).write(options.json, facts)
+    except KeyboardInterrupt:
+        report.remark("interrupted: cases are missing, and the last one may have too few runs")
     finally:
         lab.stop_all()
         lab.close()
-    facts = {"versions": found, "runs": options.runs, "python": platform.python_version(), "began": began,
-             "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"}  # fmt: skip
+    report = _joined(earlier, report)
     if options.json:
-        if options.append and options.json.exists():
-            earlier, report = report, Report()
-            report.read(options.json)
-            report.include(earlier)
         report.write(options.json, facts)
-    print(f"{facts['machine']}, Python {facts['python']}; {options.runs} runs; load average {load_average():.2f}\n")
+    minutes = (time.time() - facts["began"]) / 60
+    print(
+        f"{facts['machine']}, Python {facts['python']}; {options.runs} runs; {minutes:.1f} minutes; "
+        f"load average {load_average():.2f}\n"
+    )
     return _show(report, options)
+
+
+def _joined(earlier: Report, report: Report) -> Report:
+    """What earlier runs and this one gave."""
+    found = Report()
+    for part in (earlier, report):
+        found.include(copy.deepcopy(part))
+    return found
 
 
 def _render(options: argparse.Namespace) -> int:

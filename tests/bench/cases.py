@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import define
+from attrs import define, field
 
 from tests.bench import bird_side, our_side
 from tests.bench.collector import UNEXPLAINED, Attributes, collect, compare
@@ -33,6 +33,10 @@ class Bench:
     runs: int
     daemons: tuple[str, ...]
     """"ours", "bird", "frr": those that are to be run."""
+    slow_peers: bool = False
+    """Also those that take very long for a case."""
+    failed: list[float] = field(factory=lambda: [0.0])
+    """How many runs of our reflector failed so far."""
     profile_folder: Path | None = None
     """Where cProfile files of our daemon go; None: not profiled (profiling makes it slower)."""
 
@@ -40,10 +44,10 @@ class Bench:
         """The profile file of a case."""
         return self.profile_folder / f"{name}.prof" if self.profile_folder else None
 
-    def turns(self, *names: str) -> Iterator[str]:
+    def turns(self, *names: str, most: int = 9) -> Iterator[str]:
         """Daemon names run after run, so that a busy moment hits all alike; the order turns round each time."""
         present = [name for name in names if name in self.daemons]
-        for number in range(self.runs):
+        for number in range(min(self.runs, most)):
             yield from present if number % 2 == 0 else reversed(present)
 
     def each(self, *names: str) -> list[str]:

@@ -1,75 +1,81 @@
 """The reflector's scenarios: ours beside five other daemons, every route that a client gets checked by bgpload.
 
-Ours runs in three ways: from flags alone (measured against the best of the five), from a file datastore, and with a
-BGPFilter on every client (both measured against the flags). ADD-PATH variants end in "+ap" and are measured against
-ours without.
+Ours runs in several ways: from flags alone (measured against the best of the five), from a file datastore, with a
+BGPFilter on every client, and with ADD-PATH on every session (all three measured against the flags).
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from functools import partial
 from typing import Any
 
 from tests.bench import reflector_ours, reflector_peers
 from tests.bench.cases import Bench
 from tests.bench.load import run_load
-from tests.bench.reflector_ours import FILE, FILTER, FLAGS
 from tests.bench.reflector_peers import ASN, Wanted
-from tests.bench.report import PEERS
-from tests.bench.scenarios import SCENARIOS, Scenario
+from tests.bench.report import PEERS, Report
+from tests.bench.scenarios import ADD_PATH, FLAGS, OURS, SCENARIOS, Scenario
 
-VARIANTS = {FLAGS: "", FILE: ", datastore", FILTER: ", BGPFilter"}
-_VARIANT_LIMITS = {FILE: 1.3, FILTER: 1.6}
 _FAULTS = ("bad_nlri", "bad_attributes", "bad_next_hop", "no_originator", "bad_path_id")
-SLOW = 15.0
-"""A daemon that needs more seconds for one run of a case has one run of it: it is not the best, and time is short."""
+FAR = 1.5
+"""A peer that took so many times as much as the best one, in every figure of a case, has one run of it."""
+FAILED = "runs that failed: a route lost, wrong or late, or a session dropped"
 
 
 def case_reflector(bench: Bench, name: str) -> None:
     """One scenario, all daemons in turns."""
     scenario = SCENARIOS[name]
-    slow: set[str] = set()
-    for who in bench.turns(*(VARIANTS if scenario.variants else (FLAGS,)), *scenario.peers):
-        if who not in slow:
-            bench.attempt(name, who, partial(_turn, bench, name, scenario, who, slow))
+    peers = [peer for peer in scenario.peers if peer not in scenario.slow or bench.slow_peers]
+    if left_out := [PEERS[peer] for peer in scenario.peers if peer not in peers and peer in bench.daemons]:
+        bench.report.remark(f"{name}: without {', '.join(left_out)}, which takes 20 s and more a run (--slow-peers)")
+    bench.report.row("reflector, all cases", FAILED, "", limit=0).ours = bench.failed
+    done: set[str] = set()
+    for who in bench.turns(FLAGS, *scenario.variants, *peers, most=scenario.runs):
+        if who not in done or not _far(bench.report, name, who):
+            bench.attempt(name, who, partial(_turn, bench, name, scenario, who))
+        done.add(who)
 
 
-def _turn(bench: Bench, name: str, scenario: Scenario, who: str, slow: set[str]) -> None:
-    began = time.monotonic()
+def _far(report: Report, name: str, who: str) -> bool:
+    """Whether a peer that had its turn failed, or has no chance to be the best in any figure."""
+    if who not in PEERS:
+        return False
+    rows = [row for row in report.rows if row.case == name and row.best]
+    mine = [(row.peer(who), row.peer(row.best or "")) for row in rows]
+    return all(value is None or best is None or value >= FAR * best for value, best in mine)
+
+
+def _turn(bench: Bench, name: str, scenario: Scenario, who: str) -> None:
     print(f"    {name}, {who}", file=sys.stderr, flush=True)
-    try:
-        found = _load(bench, scenario, who)
-    except Exception:
-        slow.add(who)
-        raise
-    finally:
-        if who in PEERS and time.monotonic() - began > SLOW:
-            slow.add(who)
-            bench.report.remark(f"{name}: one run of {PEERS[who]}, which is slow here")
+    if who in OURS:
+        bench.failed[0] += 1
+    found = _load(bench, scenario, who)
+    if who in OURS:
+        bench.failed[0] -= 1
     for figure in scenario.figures:
-        value = figure.of(found)
-        if who in PEERS:
-            bench.report.add(name, figure.what, figure.unit, who, value, **scenario.targets(figure))
-        elif who == FLAGS:
-            bench.report.add(name, figure.what, figure.unit, "ours", value, **scenario.targets(figure))
+        value, add = figure.of(found), bench.report.add
+        if who in PEERS or who == FLAGS:
+            add(name, figure.what, figure.unit, who, value,
+                ratio_limit=figure.best, limit=figure.limit, against="best")  # fmt: skip
+        elif figure.costs:
+            add(name + OURS[who], figure.what, figure.unit, "ours", value,
+                ratio_limit=scenario.variants[who], against=name)  # fmt: skip
         else:
-            limit = _VARIANT_LIMITS[who] if figure.costs else None
-            case = name + VARIANTS[who]
-            bench.report.add(case, figure.what, figure.unit, "ours", value, ratio_limit=limit, against=name)
+            add(name + OURS[who], figure.what, figure.unit, "ours", value, limit=figure.limit, against=name)
 
 
 def _load(bench: Bench, scenario: Scenario, who: str) -> dict[str, Any]:
     """Start the daemon and play the scenario; bgpload's result. Raises RuntimeError where the daemon is wrong."""
     lab = bench.lab
-    wanted = Wanted(scenario.known, scenario.ipv6, scenario.add_path, scenario.graceful)
+    add_path = scenario.add_path or who == ADD_PATH
+    wanted = Wanted(scenario.known, scenario.ipv6, add_path, scenario.graceful)
     lab.one_neighbour(scenario.known)
     if who in PEERS:
         running = reflector_peers.start(lab, who, wanted)
     else:
         running = reflector_ours.start(lab, who, wanted, scenario.many_prefixes)
-    result = run_load(lab, running, ASN, scenario.arguments)
+    result = run_load(lab, running, ASN, scenario.arguments(add_path))
     faults = {fault: result[fault] for fault in _FAULTS if result[fault]}
     if faults:
         raise RuntimeError(f"wrong routes: {faults}")

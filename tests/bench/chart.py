@@ -1,4 +1,4 @@
-"""The reflector's rows as a chart, where matplotlib is there (the extra `bench`)."""
+"""The reflector's rows as a chart, where matplotlib is there (`make bench` installs it, the extra `bench`)."""
 
 from __future__ import annotations
 

@@ -16,40 +16,40 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.bench.count_load import FIXED, PIECES
+from tests.bench.count_load import PIECES
 
 BASELINE = Path(__file__).with_name("count_baseline.json")
 TOLERANCE = 0.10
 """A piece may take so much more than in the baseline; with another Python version three times that."""
 ROOT = Path(__file__).resolve().parents[2]
-_TOTAL = re.compile(r"Collected : (\d+)")
+_TOTAL = re.compile(r"^summary: (\d+)", re.M)
 
 
-def count(piece: str) -> int:
-    """Instructions of one process that does this piece. Raises RuntimeError when it fails."""
+def parts() -> list[int]:
+    """Instructions of each part of the work, in order. Raises RuntimeError when it could not be counted."""
     with tempfile.TemporaryDirectory(prefix="cbi-count-") as folder:
         argv = ["setarch", "-R", "valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out",
-                sys.executable, "-B", "-m", "tests.bench.count_load", piece]  # fmt: skip
+                "--dump-before=getloadavg", sys.executable, "-B", "-m", "tests.bench.count_load"]  # fmt: skip
         env = {"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
         done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=600)
-    found = _TOTAL.search(done.stderr)
-    if done.returncode or found is None:
-        raise RuntimeError(f"{piece}: {done.stderr[-600:]}")
-    return int(found[1])
+        if done.returncode:
+            raise RuntimeError(done.stderr[-600:])
+        # out.1 ends at the first mark, so every second one is work.
+        files = [Path(folder, f"out.{2 * number}") for number in range(1, len(PIECES) + 2)]
+        found = [_TOTAL.search(file.read_text()) for file in files if file.exists()]
+    if len(found) <= len(PIECES) or None in found:
+        raise RuntimeError("valgrind saw no calls of getloadavg: it needs the C library's symbols")
+    return [int(match[1]) for match in found if match]
 
 
-def ratios(jobs: int) -> dict[str, float]:
+def ratios() -> dict[str, float]:
     """Each piece's instructions, in units of the yardstick's. Raises RuntimeError."""
-    names = [*FIXED, *PIECES]
-    count_load = [sys.executable, "-m", "tests.bench.count_load", "nothing"]
-    subprocess.run(count_load, check=True, cwd=ROOT)  # compiles what is not yet compiled
-    with ThreadPoolExecutor(jobs) as pool:
-        found = dict(zip(names, pool.map(count, names), strict=True))
-    unit = found["yardstick"] - found["nothing"]
-    return {name: (found[name] - found["nothing"]) / unit for name in PIECES}
+    load = [sys.executable, "-m", "tests.bench.count_load"]
+    subprocess.run(load, check=True, cwd=ROOT)  # compiles what is not yet compiled
+    unit, *found = parts()
+    return {name: value / unit for name, value in zip(PIECES, found, strict=True)}
 
 
 def version() -> str:
@@ -61,15 +61,14 @@ def main() -> int:
     """0: nothing takes more than the baseline and the tolerance; 1: something does; 2: could not be counted."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.count", description=__doc__)
     parser.add_argument("--renew", action="store_true", help="write the baseline of this Python version")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time (%(default)s)")
     options = parser.parse_args()
     if missing := [name for name in ("valgrind", "setarch") if shutil.which(name) is None]:
         print(f"make count needs {missing[0]}: apt-get install valgrind util-linux", file=sys.stderr)
         return 2
-    found = ratios(options.jobs)
+    found = ratios()
     baselines: dict[str, dict[str, float]] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     if options.renew:
-        baselines[version()] = {name: round(value, 3) for name, value in found.items()}
+        baselines[version()] = {name: round(value, 4) for name, value in found.items()}
         BASELINE.write_text(json.dumps(baselines, indent=1, sort_keys=True) + "\n")
     return judge(found, baselines)
 

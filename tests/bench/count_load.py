@@ -1,15 +1,16 @@
 """Fixed pieces of reflector work in one process, for counting instructions: a Speaker, clients made of octets, no
 clock, socket or randomness.
 
-`python -m tests.bench.count_load PIECE`: "nothing" prepares and does no work, "yardstick" runs plain Python operations
-of the sort that the hot path is made of. Each piece's own cost is its count less that of "nothing".
+A piece is a generator: it prepares, yields, and works. `python -m tests.bench.count_load` runs all of them and calls
+`mark` before and after each one's work: instructions between two marks are that work's and nothing else's.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import re
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bgpd.effects import Ready, Send
 from bgpd.family import IPV4_UNICAST
@@ -18,7 +19,7 @@ from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, P
 from bgpd.speaker import Speaker
 
 ASN = 64512
-CLIENTS, BLOCKS = 20, 40
+CLIENTS, BLOCKS = 20, 200
 ROUTES = CLIENTS * BLOCKS * (CLIENTS - 1)
 """Routes that a flood delivers."""
 NLRI = 5
@@ -46,9 +47,11 @@ def nlri(number: int, first: int, count: int, add_path: bool) -> bytes:
     return b"".join(bytes((*path_id, 26, 10, number, block >> 2, (block & 3) << 6)) for block, path_id in blocks)
 
 
-def announce(number: int, first: int, count: int, add_path: bool) -> bytes:
+def announce(number: int, first: int, count: int, add_path: bool, med: int | None = None) -> bytes:
     """An UPDATE of client `number`."""
-    attributes = bytes((0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, number, 0x40, 5, 4, 0, 0, 0, 100))
+    attributes = bytes((0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, number))
+    attributes += b"" if med is None else b"\x80\4\4" + med.to_bytes(4)
+    attributes += bytes((0x40, 5, 4, 0, 0, 0, 100))
     return message(2, bytes(2) + len(attributes).to_bytes(2) + attributes + nlri(number, first, count, add_path))
 
 
@@ -61,7 +64,7 @@ def withdraw(number: int, first: int, count: int, add_path: bool) -> bytes:
 class Reflector:
     """A Speaker and its clients; `octets` counts what it wrote to them."""
 
-    def __init__(self, add_path: bool = False, chain: tuple[Term, ...] = ACCEPT_ALL) -> None:
+    def __init__(self, add_path: bool = False, chain: tuple[Term, ...] = ACCEPT_ALL, clients: int = CLIENTS) -> None:
         self.add_path = add_path
         self.octets = 0
         family = FamilySettings(IPV4_UNICAST, add_path=AddPath.BOTH, export_chain=chain)
@@ -75,19 +78,20 @@ class Reflector:
             ), 0.0, lambda: 1.0,
         )  # fmt: skip
         self.speaker.start(0.0)
-        for number in range(1, CLIENTS + 1):
+        for number in range(1, clients + 1):
             self.connect(number)
 
-    def connect(self, number: int) -> None:
-        """Client `number` comes up; its connection has its number."""
-        assert self.speaker.on_accepted(number, f"10.0.0.{number}", "10.9.0.1", 1.0)
-        self.receive(number, open_message(number, self.add_path))
-        self.receive(number, message(4, b""))
+    def connect(self, number: int, conn: int = 0) -> None:
+        """Client `number` comes up; its connection has its number if nothing else is said."""
+        conn = conn or number
+        assert self.speaker.on_accepted(conn, f"10.0.0.{number}", "10.9.0.1", 1.0)
+        self.receive(conn, open_message(number, self.add_path))
+        self.receive(conn, message(4, b""))
         self.rest()
 
-    def receive(self, number: int, octets: bytes) -> None:
-        """Octets of client `number`."""
-        self.speaker.on_data(number, octets, 2.0)
+    def receive(self, conn: int, octets: bytes) -> None:
+        """Octets of a client."""
+        self.speaker.on_data(conn, octets, 2.0)
 
     def rest(self) -> None:
         """What a turn of the loop ends with: flush, then every transport pulls what it is to write."""
@@ -124,17 +128,16 @@ def _inside(key: bytes, verdict: Verdict) -> Term:
     return Term("inside", verdict, (MatchPrefix((PrefixRange(IPV4_UNICAST, key, key[0], 32),)),))
 
 
-def nothing() -> None:
-    """All imports and a reflector with its sessions, and no route."""
-    Reflector()
+Work = Iterator[None]
 
 
-def yardstick() -> None:
+def yardstick() -> Work:
     """Operations as the hot path has them, with no code of ours."""
     split = re.compile(rb"[\x19-\x20]....|[\x11-\x18]...|[\x09-\x10]..|[\x01-\x08].|\0", re.S).findall
-    field = nlri(1, 0, BLOCKS, False)
+    field = nlri(1, 0, 40, False)
     table: dict[bytes, object] = {}
-    for number in range(CLIENTS * 10):
+    yield
+    for number in range(400):
         keys = split(field)
         mark = object()
         table.update(dict.fromkeys(keys, mark))
@@ -144,58 +147,124 @@ def yardstick() -> None:
         for key in keys:
             if table[key] is not mark:
                 raise AssertionError
-    Reflector()
 
 
-def flood() -> None:
+def flood() -> Work:
     """Every client announces everything, at once."""
-    Reflector().flood()
-
-
-def one_by_one() -> None:
-    """As many UPDATEs of one prefix, a turn of the loop each: single changes."""
     reflector = Reflector()
+    yield
+    reflector.flood()
+
+
+def one_by_one() -> Work:
+    """UPDATEs of one prefix, a turn of the loop each: single changes."""
+    reflector = Reflector()
+    yield
     for number in range(1, CLIENTS + 1):
         for block in range(4):
             reflector.receive(number, announce(number, block, 1, False))
             reflector.rest()
 
 
-def add_path() -> None:
+def add_path() -> Work:
     """The flood with ADD-PATH both ways."""
-    Reflector(add_path=True).flood()
+    reflector = Reflector(add_path=True)
+    yield
+    reflector.flood()
 
 
-def policy() -> None:
+def policy() -> Work:
     """The flood through an export chain of 100 blocks and a pool."""
-    Reflector(chain=_chain()).flood()
+    reflector = Reflector(chain=_chain())
+    yield
+    reflector.flood()
 
 
-def flap() -> None:
-    """The flood, then five times a tenth of every client's blocks withdrawn and announced."""
+def attribute_sets() -> Work:
+    """One client announces 400 attribute sets with eight prefixes each."""
+    reflector = Reflector()
+    updates = b"".join(announce(1 + i % 100, i % 32 * 8, 8, False, med=i) for i in range(400))
+    yield
+    reflector.receive(1, updates)
+    reflector.rest()
+
+
+def flap() -> Work:
+    """Five times a tenth of every client's blocks is withdrawn and announced."""
     reflector = Reflector()
     reflector.flood()
+    yield
     for turn in range(5):
         for change in (withdraw, announce):
             for number in range(1, CLIENTS + 1):
-                reflector.receive(number, change(number, turn * 4, 4, False))
+                reflector.receive(number, change(number, turn * 20, 20, False))
             reflector.rest()
 
 
-def join() -> None:
-    """The flood, then ten late joiners."""
+def join() -> Work:
+    """Ten late joiners."""
     reflector = Reflector()
     reflector.flood()
+    yield
     for number in range(CLIENTS + 1, CLIENTS + 11):
         reflector.connect(number)
 
 
-PIECES: dict[str, Callable[[], None]] = {
-    "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy, "flap": flap,
-    "late joiners": join,
+def storm() -> Work:
+    """Clients connect and announce at once, ten blocks each, a turn of the loop each."""
+    reflector = Reflector(clients=0)
+    yield
+    for number in range(1, 41):
+        reflector.connect(number)
+        reflector.receive(number, announce(number, 0, 10, False))
+        reflector.rest()
+
+
+def bounce() -> Work:
+    """Clients are lost and come back, one after the other."""
+    reflector = Reflector()
+    reflector.flood()
+    yield
+    for number in range(1, 9):
+        reflector.speaker.on_lost(number, "connection closed by peer", 2.0)
+        reflector.rest()
+        reflector.connect(number, conn=100 + number)
+        reflector.receive(100 + number, announce(number, 0, BLOCKS, False))
+        reflector.rest()
+
+
+def keepalives() -> Work:
+    """A hundred keepalives of every client."""
+    reflector = Reflector()
+    yield
+    for _ in range(100):
+        for number in range(1, CLIENTS + 1):
+            reflector.receive(number, message(4, b""))
+        reflector.rest()
+
+
+PIECES: dict[str, Callable[[], Work]] = {
+    "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy,
+    "attribute sets": attribute_sets, "flap": flap, "late joiners": join, "storm": storm, "bounce": bounce,
+    "keepalives": keepalives,
 }  # fmt: skip
-FIXED: dict[str, Callable[[], None]] = {"nothing": nothing, "yardstick": yardstick}
+
+
+def mark() -> None:
+    """Callgrind ends a part of its output when the C library's function of this name is called."""
+    os.getloadavg()
+
+
+def main() -> None:
+    """The yardstick, then all pieces."""
+    for piece in (yardstick, *PIECES.values()):
+        work = piece()
+        next(work)
+        gc.collect()
+        mark()
+        next(work, None)
+        mark()
 
 
 if __name__ == "__main__":
-    {**PIECES, **FIXED}[sys.argv[1]]()
+    main()

@@ -1,4 +1,4 @@
-"""The report as text: node rows beside BIRD's, reflector rows beside the best of five."""
+"""The report as one table, a row a figure: ours, what it is measured against, what is to be reached, and every peer."""
 
 from __future__ import annotations
 
@@ -7,25 +7,16 @@ from collections.abc import Sequence
 from tests.bench.report import PEERS, Report, Row, number
 from tests.bench.scenarios import SCENARIOS
 
-_WORDS = {"case", "what", "unit", "best is", "to reach", ""}
+HEAD = ("case", "what", "unit", "ours", "other", "which", "ratio", "to reach", "", *PEERS.values())
+_WORDS = {"case", "what", "unit", "which", "to reach", ""}
 """Columns that hold words; all others hold numbers."""
 
 
 def table(report: Report) -> str:
-    """All tables that have rows, then the remarks."""
+    """The table, which targets are met, what the reflector's cases are, and the remarks."""
     report.link()
-    node = [row for row in report.rows if row.against == "bird"]
-    reflector = [row for row in report.rows if row.against == "best"]
-    variants = [row for row in report.rows if row.against not in ("bird", "best")]
-    parts = []
-    if node:
-        parts.append(_lines(("case", "what", "unit", "ours", "BIRD", "ratio", "FRR", "to reach", ""), map(_node, node)))
-    if reflector:
-        head = ("case", "what", "unit", "ours", "best", "best is", "ratio", "to reach", "", *PEERS.values())
-        parts.append(_lines(head, map(_reflector, reflector)))
-    if variants:
-        head = ("case", "what", "unit", "ours", "flags", "ratio", "to reach", "", *PEERS.values())
-        parts.append(_lines(head, map(_variant, variants)))
+    parts = [_lines(report.rows)] if report.rows else []
+    parts.append(summary(report))
     cases = dict.fromkeys(row.case for row in report.rows)
     if words := [f"{case}: {SCENARIOS[case].words}" for case in cases if case in SCENARIOS]:
         parts.append("\n".join(words))
@@ -34,32 +25,35 @@ def table(report: Report) -> str:
     return "\n\n".join(parts)
 
 
+def summary(report: Report) -> str:
+    """How many targets are met; which are missed, and which could not be judged."""
+    judged = [row for row in report.rows if row.ratio_limit is not None or row.limit is not None]
+    missed = [row for row in judged if row.verdict == "MISSED"]
+    open_ones = [row for row in judged if not row.verdict]
+    lines = [f"{len(judged) - len(missed) - len(open_ones)} of {len(judged)} targets met"]
+    lines += [f"  missed: {row.case}, {row.what}: {_ratio(row)}, {row.target}" for row in missed]
+    lines += [f"  not judged, as a side is missing: {row.case}, {row.what}" for row in open_ones]
+    return "\n".join(lines)
+
+
 def _ratio(row: Row) -> str:
-    return f"{row.ratio:.2f}" if row.ratio is not None else "-"
+    """Ours to the other; ours alone where the target is no ratio."""
+    return f"{number(row.value)} {row.unit}" if row.ratio is None else f"{row.ratio:.2f} x {row.other}"
 
 
-def _node(row: Row) -> Sequence[str]:
-    return (row.case, row.what, row.unit, number(row.value), number(row.peer("bird")), _ratio(row),
-            number(row.peer("frr")), row.target, row.verdict)  # fmt: skip
-
-
-def _reflector(row: Row) -> Sequence[str]:
-    best = PEERS[row.best] if row.best else "-"
-    return (row.case, row.what, row.unit, number(row.value), number(row.reference), best, _ratio(row), row.target,
+def _cells(row: Row) -> Sequence[str]:
+    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+    other = row.other if row.reference is not None else "-"
+    return (row.case, row.what, row.unit, number(row.value), number(row.reference), other, ratio, row.target,
             row.verdict, *(number(row.peer(name)) for name in PEERS))  # fmt: skip
 
 
-def _variant(row: Row) -> Sequence[str]:
-    return (row.case, row.what, row.unit, number(row.value), number(row.reference), _ratio(row), row.target,
-            row.verdict, *(number(row.peer(name)) for name in PEERS))  # fmt: skip
-
-
-def _lines(head: Sequence[str], rows: map[Sequence[str]]) -> str:
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+def _lines(rows: Sequence[Row]) -> str:
+    lines = [HEAD, *map(_cells, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
 
     def cells(line: Sequence[str]) -> str:
-        pairs = zip(line, widths, head, strict=True)
+        pairs = zip(line, widths, HEAD, strict=True)
         return "  ".join(text.ljust(width) if name in _WORDS else text.rjust(width) for text, width, name in pairs)
 
     text = [cells(line).rstrip() for line in lines]

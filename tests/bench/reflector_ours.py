@@ -11,18 +11,18 @@ from typing import Any
 from tests.bench.lab import DAEMON_ADDRESS, Lab, Running, client
 from tests.bench.our_side import Resource, environment, make, write_datastore
 from tests.bench.reflector_peers import ASN, Wanted
+from tests.bench.scenarios import FILE, FILTER
 
-FLAGS, FILE, FILTER = "ours", "ours-file", "ours-filter"
 NODE = "reflector"
 MAX_PREFIXES = 1_000_000
 """The limit per client for scenarios with more than the default's 100,000 prefixes from one."""
 
 
 def start(lab: Lab, name: str, wanted: Wanted, many_prefixes: bool = False) -> Running:
-    """The reflector in one of its three ways, listening."""
+    """The reflector in one of its ways, listening. ADD-PATH needs nothing: it is offered to every client."""
     path = lab.directory("ours")
     argv = [sys.executable, "-m", "reflector", "--listen", f"{DAEMON_ADDRESS}:179"]
-    if name == FLAGS:
+    if name not in (FILE, FILTER):
         argv += ["--asn", str(ASN), "--router-id", DAEMON_ADDRESS, "--cluster-id", DAEMON_ADDRESS]
         argv += ["--clients", "172.30.0.0/16"]
     else:

@@ -66,7 +66,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """ "ok", "MISSED", or "" where there is nothing to reach or nothing measured."""
+        """ "met", "MISSED", or "" where there is nothing to reach or nothing measured."""
         if self.value is None:
             return ""
         checks = []
@@ -74,19 +74,24 @@ class Row:
             checks.append(self.ratio <= self.ratio_limit)
         if self.limit is not None:
             checks.append(self.value <= self.limit)
-        return "" if not checks else "ok" if all(checks) else "MISSED"
+        return "" if not checks else "met" if all(checks) else "MISSED"
+
+    @property
+    def other(self) -> str:
+        """What ours is measured against, in words: a peer, or a case of ours."""
+        name = self.best if self.against == "best" else self.against
+        return PEERS.get(name, name) if name else "best"
 
     @property
     def target(self) -> str:
         """What is to be reached, in words."""
         parts = []
         if self.ratio_limit is not None:
-            name = "BIRD" if self.against == "bird" else self.against
-            parts.append(f"<= {self.ratio_limit:g} x {name}")
+            parts.append(f"<= {self.ratio_limit:g} x")
         if self.goal is not None:
             parts.append(f"goal {self.goal:g} x")
         if self.limit is not None:
-            parts.append(f"<= {number(self.limit)} {self.unit}")
+            parts.append(f"<= {number(self.limit)} {self.unit}".rstrip())
         return ", ".join(parts)
 
 

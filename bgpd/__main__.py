@@ -500,13 +500,9 @@ def _shown(problem: Problem) -> ProblemShown:
 def _datastore(options: argparse.Namespace) -> ResourceStore:
     url = options.datastore
     try:
-        store = open_datastore(url, node=options.node, state_dir=options.state_dir, env=os.environ)
+        return open_datastore(url, node=options.node, state_dir=options.state_dir, env=os.environ)
     except DatastoreError as error:
         raise StartError(f"--datastore {url}: {error}") from None
-    directory = url.removeprefix("file:")
-    if directory != url and not os.path.isdir(directory):
-        raise StartError(f"--datastore {url}: {directory} is no directory; create it, or name another")
-    return store
 
 
 def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

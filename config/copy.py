@@ -47,10 +47,13 @@ class Copy:
 class CopyFile:
     """One node's copy of one kind of datastore. Blocking, but for `write` only a few lines at a time."""
 
-    def __init__(self, directory: str, node: str, scheme: str) -> None:
-        """`scheme`: a copy from another kind of datastore does not count; its URL may change, as endpoints do."""
+    def __init__(self, directory: str, node: str, scheme: str, origin: str = "") -> None:
+        """`scheme`: a copy from another kind of datastore does not count; its URL may change, as endpoints do.
+
+        `origin`: where it is one place alone, as a folder is; a copy from another place does not count. "": any.
+        """
         self.path = Path(directory) / f"{node.replace('/', '_') or 'all'}.{scheme}.resources"
-        self._header = {"form": FORM, "node": node, "datastore": scheme}
+        self._header = {"form": FORM, "node": node, "datastore": scheme} | ({"origin": origin} if origin else {})
         self._whole = 0
         self._changes = 0
         self._failed = False
@@ -73,7 +76,8 @@ class CopyFile:
 
     def _parse(self, data: bytes) -> Iterable[Resource]:
         lines = list(_lines(data))
-        if not lines or lines[0] != self._header:
+        head = lines[0] if lines and isinstance(lines[0], dict) else {}
+        if any(head.get(name) != value for name, value in self._header.items()):
             said = lines[0] if lines else "nothing"
             raise DecodeError(f"it is of another node, datastore or release (it says {said})")
         objects: dict[Key, Resource] = {}

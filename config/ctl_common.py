@@ -171,7 +171,7 @@ async def _first(url: str, node: str, timeout: float) -> Snapshot:
 def load_copy(directory: str, node: str) -> tuple[Snapshot, float, str]:
     """(snapshot, until when it was true, path) of the newest last good copy of a node. Raises click.ClickException."""
     candidates = []
-    for schemes in (("kubernetes",), ("etcd", "etcd-kubernetes")):
+    for schemes in (("kubernetes",), ("etcd", "etcd-kubernetes"), ("file",)):
         files = [CopyFile(directory, node, scheme) for scheme in schemes]
         # In etcd mode Secrets and Services are in a copy of their own.
         copies = [(copy, str(file.path)) for file in files if (copy := file.load()) is not None]

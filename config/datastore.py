@@ -80,7 +80,8 @@ def open_datastore(url: str, *, node: str, state_dir: str | None, env: Mapping[s
     """
     scheme, rest = _split(url)
     if scheme == "file":
-        return FileDatastore(rest)
+        copy = CopyFile(state_dir, node, "file", os.path.abspath(rest)) if state_dir is not None else None
+        return FileDatastore(rest, node=node, copy=copy)
     if scheme == "kubernetes":
         return _follower(_kubernetes(url, node, env), "kubernetes", node, state_dir)
     with _extra("etcd3"):

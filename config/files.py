@@ -7,8 +7,10 @@ and file systems without inotify.
 What is held back (traffic must not stop because a folder is empty):
 - a file that cannot be read, or has documents that cannot, keeps the objects of its last good version;
 - a file with nothing in it keeps them too: a file that is being rewritten is empty for a moment;
-- a folder that is gone, cannot be read, or holds no object any more, keeps everything and says so, until objects come
-  back or the emptiness is confirmed by a file named `.empty` in the folder.
+- a folder that is gone or cannot be read keeps everything and says so; a start without it goes on with the last good
+  copy (`config.copy`);
+- a folder that holds no object any more, or not this node's Node, keeps everything (`config.wiped`), until the objects
+  come back or the loss is confirmed by a file named `.empty` in the folder.
 """
 
 from __future__ import annotations
@@ -19,21 +21,26 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 
 from attrs import evolve
 
 from config import inotify
+from config.copy import CopyFile
 from config.folder import SUFFIXES, Folder
 from config.inotify import Event, Inotify
+from config.keeper import Keeper, Objects
 from config.problems import Problem
-from config.snapshot import Snapshot, StoreChange
+from config.snapshot import Put, Snapshot, StoreChange
 from config.source import DatastoreError, Status
-from config.wiped import kept
+from config.wiped import Hold, kept
 
 __all__ = ["CONFIRMATION", "DatastoreError", "FileDatastore"]
 
 CONFIRMATION = ".empty"
 """The name of the file that confirms an emptied folder."""
+LOOK = 1.0
+"""Seconds between full walks while the folder is not what is in force: nothing tells that it is mounted again."""
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +48,32 @@ log = logging.getLogger(__name__)
 class FileDatastore:
     """A folder of resource files. `load` looks once; `run` looks, then follows changes."""
 
-    def __init__(self, directory: str, *, debounce: float = 0.05, rescan: float = 60.0) -> None:
-        """`debounce`: seconds that changes are gathered. `rescan`: seconds between full walks."""
+    def __init__(
+        self,
+        directory: str,
+        *,
+        node: str = "",
+        copy: CopyFile | None = None,
+        debounce: float = 0.05,
+        rescan: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`node`: a folder that lost its Node is held back. `debounce`: seconds that changes are gathered.
+
+        `rescan`: seconds between full walks. `wall`: seconds since 1970.
+        """
         self.directory = os.path.abspath(directory)
         self.snapshot = Snapshot()
         """What counts. It differs from the folder while the folder is held back."""
+        self._node = node
         self._seen = Snapshot()
+        self._copy = copy
+        self._keeper = Keeper(copy, self._to_keep)
         self._debounce = debounce
         self._rescan = rescan
+        self._clock = clock
+        self._wall = wall
         self._folder = Folder(self.directory)
         self._inotify: Inotify | None = None
         self._dirty: set[str] = set()
@@ -56,36 +81,37 @@ class FileDatastore:
         self._walk_due = False
         self._wake = asyncio.Event()
         self._read = False
-        self._held_at = 0.0
+        self._trouble = "not read yet"
+        """Why the folder cannot be read."""
+        self._hold: Hold | None = None
+        self._true_at: float | None = None
+        """Until when what is in force was what the folder holds, seconds since 1970; None: it is."""
 
     def status(self) -> Status:
         """How it is at this moment."""
-        if not self._read:
-            return Status(False, "not read yet")
-        if self.snapshot.complete:
-            return Status(True)
-        return Status(False, self.snapshot.source_problems[0].text, max(0.0, time.time() - self._held_at))
+        age = max(0.0, self._wall() - self._true_at) if self._true_at is not None else 0.0
+        return Status(not self._trouble, self._trouble or (self._hold.text if self._hold is not None else ""), age)
 
     def load(self) -> Snapshot:
-        """Read the whole folder. Raises DatastoreError where it cannot be read."""
-        try:
-            os.listdir(self.directory)
-        except OSError as error:
-            words = f"the folder {self.directory} cannot be read ({error.strerror}); create it or name another folder"
-            raise DatastoreError(words) from None
+        """Read the whole folder. Raises DatastoreError where it cannot be read and nothing else is known."""
         self._look(set(), walk=True, writing=frozenset(), settle=False)
+        if not self._read and not len(self.snapshot):
+            raise DatastoreError(f"{self._trouble}; create it or name another folder")
         return self.snapshot
 
     async def run(self, on_snapshot: Callable[[Snapshot], None]) -> None:
         """Call `on_snapshot` with the first snapshot and after every change, until cancelled.
 
-        Raises DatastoreError where the folder cannot be read at the start; later that is a problem in the snapshot.
+        Raises DatastoreError where the folder cannot be read at the start and there is no copy to go on with; later
+        that is a problem in the snapshot.
         Files are read in a thread, so that a large folder does not hold up the loop.
         """
         loop = asyncio.get_running_loop()
         watcher = self._open_inotify()
         if watcher is not None:
             loop.add_reader(watcher.fileno(), self._on_events)
+        self._load_copy()
+        keeper = asyncio.create_task(self._keeper.run())
         try:
             self._watch_directories({self.directory})
             on_snapshot(await asyncio.to_thread(self.load))
@@ -102,15 +128,17 @@ class FileDatastore:
                 loop.remove_reader(watcher.fileno())
                 watcher.close()
                 self._inotify = None
+            await self._keeper.end(keeper)
 
     async def _wait(self) -> None:
         """Until there is something to look at, and a moment longer; or until the next full walk."""
         try:
-            await asyncio.wait_for(self._wake.wait(), self._rescan)
+            await asyncio.wait_for(self._wake.wait(), self._rescan if self.snapshot.complete else LOOK)
             await asyncio.sleep(self._debounce)
         except TimeoutError:
-            # Whatever has been open for writing as long as that is read as it is.
-            self._writing.clear()
+            if self.snapshot.complete:
+                # Whatever has been open for writing as long as that is read as it is.
+                self._writing.clear()
             self._walk_due = True
         self._wake.clear()
 
@@ -176,7 +204,7 @@ class FileDatastore:
         if walk:
             found = self._folder.walk()
             if found is None:
-                self._hold(f"the folder {self.directory} is gone or cannot be read", "the folder, with its files")
+                self._lost()
                 return soon
             # Watches first, files after: what changes in between is seen twice rather than never.
             self._watch_directories(self._folder.directories)
@@ -196,20 +224,59 @@ class FileDatastore:
 
     def _apply(self, changes: list[StoreChange]) -> None:
         self._seen = self._seen.apply(changes)
-        if not len(self._folder) and len(self.snapshot) and not self._confirmed():
-            text = f"the folder {self.directory} holds no object any more; the earlier ones stay in force"
-            self._hold(text, f"the files again, or an empty file named {CONFIRMATION} beside them to confirm")
+        self._read, self._trouble = True, ""
+        held, now = self._hold, self._clock()
+        wall = self._true_at if self._true_at is not None else self._wall()
+        hold = Hold.weigh(held, self.snapshot, self._seen, self._node, now=now, wall=wall, changed=bool(changes))
+        self._hold = hold = None if hold is not None and self._confirmed() else hold
+        if hold is not None:
+            self._true_at = hold.since
+            self._keep(hold.text, f"the objects again, or an empty file named {CONFIRMATION} in the folder to confirm")
             return
         if not self.snapshot.complete:
             self._seen = self._seen.apply(kept(self.snapshot, self._seen))
+        self._true_at = None
         self.snapshot = evolve(self._seen, source_problems=self._folder.problems(), complete=True)
-        self._read = True
 
     def _confirmed(self) -> bool:
         return os.path.lexists(os.path.join(self.directory, CONFIRMATION))
 
-    def _hold(self, text: str, allowed: str) -> None:
+    def _lost(self) -> None:
+        """The folder is gone or cannot be read."""
+        text = f"the folder {self.directory} is gone or cannot be read{_reason(self.directory)}"
+        self._trouble = text
+        if self._true_at is None:
+            self._true_at = self._wall()
+        if not self._read:
+            since = datetime.fromtimestamp(self._true_at, UTC).isoformat(timespec="seconds")
+            text += f"; the last good copy, true until {since}, serves"
+        self._keep(text, "the folder, with its files")
+
+    def _keep(self, text: str, allowed: str) -> None:
         problem = Problem(object="", file=self.directory, text=text, allowed=allowed)
-        if self.snapshot.complete:
-            self._held_at = time.time()
-        self.snapshot = evolve(self.snapshot, source_problems=(problem,), complete=False)
+        problems = (problem, *self._folder.problems())
+        self.snapshot = evolve(self.snapshot, source_problems=problems, complete=False)
+
+    # --- the copy
+
+    def _load_copy(self) -> None:
+        copy = self._copy.load() if self._copy is not None else None
+        if copy is None:
+            return
+        # Not complete: the folder's objects, once they are read, take its place; refused ones keep their version.
+        self.snapshot = evolve(Snapshot().apply(map(Put, copy.objects)), complete=False)
+        self._keeper.holds(self.snapshot.objects)
+        self._true_at = copy.saved
+
+    def _to_keep(self) -> tuple[Objects, float] | None:
+        if not self._read:
+            return None
+        return self.snapshot.objects, self._true_at if self._true_at is not None else self._wall()
+
+
+def _reason(directory: str) -> str:
+    try:
+        os.listdir(directory)
+    except OSError as error:
+        return f" ({error.strerror})"
+    return ""

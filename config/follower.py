@@ -26,7 +26,8 @@ from typing import TypeVar
 from attrs import evolve, frozen
 
 from config.coalesce import coalesce, complete
-from config.copy import CopyFile, differences
+from config.copy import CopyFile
+from config.keeper import Keeper, Objects
 from config.problems import Problem
 from config.snapshot import Put, Snapshot, StoreChange
 from config.source import Batch, DatastoreError, Expired, Source, Status, Unavailable
@@ -102,9 +103,9 @@ class Follower:
         self._trouble = "not read yet"
         self._alive_at: float | None = None
         """Wall clock of the last sign of life, or what the copy says."""
-        self._saved = Snapshot().objects
-        self._touched = 0.0
-        self._writing: asyncio.Future[bool] | None = None
+        self._copied_at: float | None = None
+        """Until when the copy was true, while it is what is in force."""
+        self._keeper = Keeper(copy, self._to_keep, save=self._timing.save, touch=self._timing.touch)
 
     def status(self) -> Status:
         """How it is at this moment."""
@@ -121,21 +122,13 @@ class Follower:
         """
         self._load_copy()
         follow = asyncio.create_task(self._follow())
-        keeper = asyncio.create_task(self._keep_copy())
+        keeper = asyncio.create_task(self._keeper.run())
         try:
             await self._publish(on_snapshot, follow)
         finally:
-            for task in (follow, keeper):
-                task.cancel()
-            if self._writing is None or self._writing.done():
-                # At once: whoever stops us may not wait for connections to close.
-                self._save()
-            ended = await asyncio.gather(follow, keeper, return_exceptions=True)
-            if isinstance(ended[1], Exception):
-                log.error("internal error: the last good copy was not kept", exc_info=ended[1])
-            if self._writing is not None:
-                await asyncio.gather(self._writing, return_exceptions=True)
-            self._save()
+            follow.cancel()
+            await self._keeper.end(keeper)
+            await asyncio.gather(follow, return_exceptions=True)
             await self._source.close()
 
     # --- what goes out
@@ -189,12 +182,14 @@ class Follower:
         """Let what is seen count, or hold it back."""
         held = self._hold
         now = asyncio.get_running_loop().time()
-        hold = Hold.weigh(held, self.snapshot, self._seen, self._node, now=now, wall=self._wall(), changed=changed)
+        wall = self._copied_at or self._wall()
+        hold = Hold.weigh(held, self.snapshot, self._seen, self._node, now=now, wall=wall, changed=changed)
         if hold is not None and self._confirmed():
             log.warning("the datastore %s counts again, as %s confirms", self._source.url, self._confirmation)
             hold = None
         self._hold = hold
         if hold is None:
+            self._copied_at = None
             if held is not None:
                 log.info("%s: what the datastore holds counts again", self._source.url)
                 self._seen = self._seen.apply(kept(self.snapshot, self._seen))
@@ -287,8 +282,8 @@ class Follower:
             return
         self._seen = self._seen.apply(map(Put, copy.objects))
         self.snapshot = self._seen
-        self._saved = self.snapshot.objects
-        self._alive_at = copy.saved
+        self._keeper.holds(self.snapshot.objects)
+        self._alive_at = self._copied_at = copy.saved
 
     def _serve_copy(self) -> None:
         assert self._alive_at is not None
@@ -298,40 +293,15 @@ class Follower:
         problem = Problem(object="", file=self._source.url, text=text, allowed="a datastore that can be reached")
         self.snapshot = evolve(self.snapshot, source_problems=(problem,), complete=False)
 
-    async def _keep_copy(self) -> None:
-        while self._copy is not None:
-            await asyncio.sleep(self._timing.save)
-            if self._may_save() and self._copy.outgrown:
-                objects, alive = self.snapshot.objects, self._alive()
-                # The whole is large: not in the loop. A stop waits for it, lest it overwrite what is written last.
-                self._writing = asyncio.ensure_future(asyncio.to_thread(self._copy.write, objects, alive))
-                if await asyncio.shield(self._writing):
-                    self._saved, self._touched = objects, alive
-            else:
-                self._save()
+    def _to_keep(self) -> tuple[Objects, float] | None:
+        """What is in force, if it has been seen in the datastore, and until when that was true.
 
-    def _may_save(self) -> bool:
-        """Whether what is in force has been seen in the datastore; while it is held back, it is what was seen last."""
-        return self._copy is not None and self._listed and (self.snapshot.complete or self._hold is not None)
-
-    def _alive(self) -> float:
-        """Until when what is in force was true."""
-        return self._hold.since if self._hold is not None else self._alive_at or self._wall()
-
-    def _save(self) -> None:
-        """Bring the copy up to date; a few lines, so it may be done in the loop."""
-        if self._copy is None or not self._may_save():
-            return
-        alive = self._alive()
-        if self._copy.outgrown:
-            written = self._copy.write(self.snapshot.objects, alive)
-        else:
-            changes = list(differences(self._saved, self.snapshot.objects))
-            if not changes and alive - self._touched < self._timing.touch:
-                return
-            written = self._copy.append(changes, alive)
-        if written:
-            self._saved, self._touched = self.snapshot.objects, alive
+        While the datastore is held back, it is what was seen last.
+        """
+        if not self._listed or not (self.snapshot.complete or self._hold is not None):
+            return None
+        alive = self._hold.since if self._hold is not None else self._alive_at or self._wall()
+        return self.snapshot.objects, alive
 
 
 async def _until(batches: AsyncIterator[Batch], seconds: float) -> AsyncIterator[Batch]:

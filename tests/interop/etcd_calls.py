@@ -51,6 +51,26 @@ class Raw:
         response = await self._call("Range", request, pb.RangeResponse)
         return {kv.key.decode(): kv.value.decode() for kv in response.kvs}
 
+    async def history(self, key: str, end: str, last: int) -> list[tuple[str, str | None]]:
+        """(key, value or None) of each write and deletion from `key` up to `end`; `last`: the revision of the last."""
+        method: Any = self._channel.stream_stream(
+            "/etcdserverpb.Watch/Watch",
+            request_serializer=pb.WatchRequest.SerializeToString,
+            response_deserializer=pb.WatchResponse.FromString,
+        )
+        call = method()
+        create = pb.WatchCreateRequest(key=key.encode(), range_end=end.encode(), start_revision=1)
+        await call.write(pb.WatchRequest(create_request=create))
+        found: list[tuple[str, str | None]] = []
+        at = 0
+        while at < last:
+            for event in (await call.read()).events:
+                at = event.kv.mod_revision
+                gone = event.type == pb.Event.DELETE
+                found.append((event.kv.key.decode(), None if gone else event.kv.value.decode()))
+        call.cancel()
+        return found
+
     async def compact(self, revision: int) -> None:
         """Forget the history before a revision."""
         await self._call("Compact", pb.CompactionRequest(revision=revision, physical=True), pb.CompactionResponse)

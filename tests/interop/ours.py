@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -100,6 +101,13 @@ class Ours:
         finally:
             connection.close()
         return lines
+
+    def bgpctl(self, *words: str) -> str:
+        """What the real bgpctl prints."""
+        argv = [sys.executable, "-m", "config.bgpctl", "--socket", str(self.socket), *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "250"}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, env=environment, cwd=ROOT)
+        return done.stdout
 
     def peers(self) -> dict[str, Json]:
         """Peers by address."""

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from config import resources as r
 from config.datastore import Datastore, DatastoreError, open_datastore, open_editor
 from config.etcd import EtcdEditor, EtcdSource
 from config.etcd_keys import RESOURCES, place_of, stored
-from config.snapshot import Snapshot
-from config.source import Expired, Unavailable
+from config.follower import Follower
+from config.snapshot import Put, Snapshot
+from config.source import Batch, Expired, Unavailable
 from tests.interop.common import PEER_AS, peer_config, session
 from tests.interop.conftest import OURS4, PEER4, Pair
 from tests.interop.etcd_calls import Raw
@@ -381,8 +382,33 @@ RESTARTS = int(os.environ.get("ETCD_RESTARTS", "4"))
 """50 is the project's figure; it takes two minutes."""
 
 
-async def test_no_event_is_lost_over_restarts(etcd: EtcdServer, figure: Callable[[str, object], None]) -> None:
-    """Kill etcd again and again while objects are written, changed and removed; compare with what etcd says."""
+class Recording(EtcdSource):
+    """It remembers what its watches brought: (name, CIDR or None) of each change."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, node="a", env={})
+        self.brought: list[tuple[str, str | None]] = []
+        self.watches = 0
+
+    async def watch(self, revision: object) -> AsyncGenerator[Batch, None]:
+        self.watches += 1
+        async with contextlib.aclosing(super().watch(revision)) as batches:
+            async for batch in batches:
+                for change in batch.changes:
+                    found = change.resource if isinstance(change, Put) else None
+                    self.brought.append((change.key[1], str(found.cidr) if isinstance(found, r.IPPool) else None))
+                yield batch
+
+
+async def test_no_event_is_lost_over_restarts(
+    etcd: EtcdServer, figure: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill etcd again and again while objects are written, changed and removed; compare with what etcd says.
+
+    The state must be etcd's, and what the watches brought must be its history, event by event: none lost, none twice.
+    """
+    # A new listing would hide what a watch had lost.
+    monkeypatch.setattr("config.follower.ATTEMPTS", 1 << 30)
     async with Raw(etcd.url) as raw:
         await raw.put(f"{RESOURCES}nodes/a", json.dumps(node("a")))
 
@@ -398,7 +424,8 @@ async def test_no_event_is_lost_over_restarts(etcd: EtcdServer, figure: Callable
             await raw.insist(call)
             written += 1
 
-    async with followed(etcd) as store, Raw(etcd.url) as raw:
+    source = Recording(etcd.url)
+    async with Followed(Follower(source, node="a")) as store, Raw(etcd.url) as raw:
         await store.until(lambda snapshot: True)
         for _ in range(RESTARTS):
             start, writing = written, asyncio.create_task(write(raw))
@@ -407,11 +434,18 @@ async def test_no_event_is_lost_over_restarts(etcd: EtcdServer, figure: Callable
             etcd.kill()
             await etcd.start()
             await writing
+        begin, end = f"{RESOURCES}ippools/", f"{RESOURCES}ippools0"
         async with Raw(etcd.url) as raw:
-            stored = await raw.get(f"{RESOURCES}ippools/", f"{RESOURCES}ippools0")
-        seen = {key.rpartition("/")[2]: json.loads(text)["spec"]["cidr"] for key, text in stored.items()}
-        await store.until(lambda snapshot: cidrs(snapshot) == seen)
-        figure("restarts, changes, snapshots", (RESTARTS, written, len(store.snapshots)))
+            last = await raw.put(f"{begin}last", json.dumps(pool("last")))
+            stored, history = await raw.get(begin, end), await raw.history(begin, end, last)
+        await store.until(lambda snapshot: cidrs(snapshot) == dict(map(meant, stored.items())))
+        assert source.brought == list(map(meant, history))
+        figure("restarts, changes, events, watches", (RESTARTS, written, len(history), source.watches))
+
+
+def meant(item: tuple[str, str | None]) -> tuple[str, str | None]:
+    """Name and CIDR of a stored pool."""
+    return item[0].rpartition("/")[2], None if item[1] is None else json.loads(item[1])["spec"]["cidr"]
 
 
 # --- who may

@@ -17,8 +17,10 @@ import yaml
 from config.datastore import open_editor
 from config.source import Editor
 from tests.interop.etcd_server import EtcdServer, free_port
+from tests.interop.ours import ROOT
+from tests.kube.rbac import Rbac
 from tests.kube.server import KubeServer
-from tests.kube.support import granted_to, node
+from tests.kube.support import node
 
 pytestmark = pytest.mark.interop
 GROUP = "projectcalico.org/v3"
@@ -101,8 +103,8 @@ class Kubernetes(Served):
             self.server.store.put(node(name, address))
         for value in OBJECTS:
             await self.change(value)
-        granted = granted_to("calico-bgpd")
-        self.server.denied = lambda verb, kind, space, name: (kind.group, kind.plural, verb) not in granted
+        rights = Rbac(ROOT / "containers" / "rbac.yaml")
+        self.server.denied = lambda *asked: rights.denies("calico-bgpd", *asked)
 
     async def stop(self) -> None:
         await self.editor.close()

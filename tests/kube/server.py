@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from attrs import define
+from attrs import define, evolve
 
 from tests.kube.store import DEFINITIONS, Failure, Filter, Json, Kind, Name, Store
 
@@ -52,6 +52,8 @@ class KubeServer:
         self.tokens: set[str] | None = None
         """Those that are let in; None: everybody is."""
         self.denied: Denial = lambda verb, kind, space, name: False
+        self.status_apart = False
+        """Whether `status` is a subresource: updates of objects leave it alone, and those of /status all else."""
         self.port = port
         self.requests: list[str] = []
         """METHOD path?query of each, in order."""
@@ -164,8 +166,9 @@ class KubeServer:
         verb = "watch" if watching else "list" if request.method == "GET" and not name else VERBS[request.method]
         fields = query.get("fieldSelector", "")
         named = name or (fields.removeprefix("metadata.name=") if fields.startswith("metadata.name=") else "")
-        if self.denied(verb, kind, space, named):
-            raise _forbidden(verb, kind, space, name)
+        asked = evolve(kind, plural=f"{kind.plural}/status") if request.path.endswith("/status") else kind
+        if self.denied(verb, asked, space, named):
+            raise _forbidden(verb, asked, space, name)
         wanted = Filter(kind, space, query.get("labelSelector", ""), fields)
         if watching:
             return await self._watch(request, wanted)
@@ -189,7 +192,10 @@ class KubeServer:
             case "POST":
                 return web.json_response(self.store.create(kind, await request.json(), space), status=201)
             case "PUT":
-                return web.json_response(self.store.update(kind, key, await request.json()))
+                value = await request.json()
+                if self.status_apart:
+                    value = _apart(self.store.get(kind, key), value, status=request.path.endswith("/status"))
+                return web.json_response(self.store.update(kind, key, value))
             case "PATCH":
                 content = request.content_type
                 return web.json_response(self.store.patch(kind, key, json.loads(await request.read()), content))
@@ -284,6 +290,14 @@ class KubeServer:
             await response.write(line[start : start + size])
             if self.faults.pieces:
                 await asyncio.sleep(0)
+
+
+def _apart(old: Json, new: Json, *, status: bool) -> Json:
+    """What an update of an object, or of its status, makes of it."""
+    if status:
+        return {**old, "metadata": {**old["metadata"], **new["metadata"]}, "status": new["status"]}
+    value = {key: item for key, item in new.items() if key != "status"}
+    return {**value, "status": old["status"]} if "status" in old else value
 
 
 def _group(name: str, versions: list[str]) -> Json:

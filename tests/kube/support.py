@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from config import resources as r
 from config.follower import Follower
@@ -23,21 +19,6 @@ from tests.kube.store import Json
 V1, V3 = "crd.projectcalico.org/v1", "projectcalico.org/v3"
 FAST = Pace(retry=(0.02, 0.1), refused=0.1, missing=0.1, quiet=20.0)
 """Pauses as short as tests want them."""
-
-
-def granted_to(account: str) -> set[tuple[str, str, str]]:
-    """What containers/rbac.yaml lets a service account do: (API group, resource, verb)."""
-    path = Path(__file__).resolve().parents[2] / "containers" / "rbac.yaml"
-    documents = list(yaml.safe_load_all(path.read_text()))
-    rules = {item["metadata"]["name"]: item["rules"] for item in documents if "rules" in item}
-    found: set[tuple[str, str, str]] = set()
-    for binding in documents:
-        if account not in (subject["name"] for subject in binding.get("subjects", ())):
-            continue
-        for rule in rules[binding["roleRef"]["name"]]:
-            assert ("secrets" in rule["resources"]) == ("resourceNames" in rule)
-            found |= set(itertools.product(rule["apiGroups"], rule["resources"], rule["verbs"]))
-    return found
 
 
 def custom(kind: str, name: str, group: str = V1, **spec: Any) -> Json:

@@ -28,7 +28,6 @@ from tests.kube.support import (
     cidrs,
     custom,
     followed,
-    granted_to,
     node,
     peer,
     pool,
@@ -533,26 +532,6 @@ async def test_a_line_that_is_no_json_is_made_good_by_a_new_listing(server: Kube
 
 
 # --- who may what
-
-
-async def test_the_manifest_grants_what_is_used_and_nothing_else(server: KubeServer) -> None:
-    """containers/rbac.yaml against every request of a source that sees everything change."""
-    used: set[tuple[str, str, str]] = set()
-
-    def note(verb: str, kind: Kind, space: str, name: str) -> bool:
-        used.add((kind.group, kind.plural, verb))
-        return False
-
-    server.denied = note
-    server.store.put(peer("tor", secret_name="bgp"))
-    async with followed(server) as watched:
-        await watched.until()
-        server.cut()
-        server.store.put(pool("p"))
-        await watched.until(lambda found: "p" in cidrs(found))
-    granted = granted_to("calico-bgp-reflector")
-    assert {entry for entry in granted if entry[0] != "projectcalico.org"} == used
-    assert granted < granted_to("calico-bgpd")
 
 
 async def first_failure(url: str, **env: str) -> str:

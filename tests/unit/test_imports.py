@@ -49,7 +49,7 @@ WORLDLY = (
     *("bgpd.__main__", "bgpd.reporting", "config.reporter"),
     *("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
-    *("config.datastore", "config.follower", "config.joined", "config.copy", "config.files_edit"),
+    *("config.datastore", "config.follower", "config.joined", "config.copy", "config.keeper", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit", "config.workloads"),
     *("config.kubernetes_access", "config.kubernetes_client", "config.kubernetes_edit", "config.kubernetes_feed"),
     *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.plan_text", "config.given"),

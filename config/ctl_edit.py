@@ -19,7 +19,7 @@ import yaml
 from config.ctl_common import checked_given, datastore_option, failing, file_option, table, use
 from config.datastore import Editor
 from config.given import Object
-from config.kinds import KINDS, NAMESPACED_KINDS, Kind, columns, custom_columns, find_kind
+from config.kinds import KINDS, NAMESPACED_KINDS, Kind, asn_text, columns, custom_columns, find_kind
 from config.parse import NAMESPACED
 from config.source import DatastoreError
 
@@ -125,7 +125,7 @@ async def _fetch(
     asn = _DEFAULT_ASN
     if form in ("wide", "custom-columns") and any(kind.name == "Node" for kind, _ in wanted):
         for value in await editor.get("BGPConfiguration", "default"):
-            asn = str((value.get("spec") or {}).get("asNumber") or _DEFAULT_ASN)
+            asn = asn_text(value, "spec.asNumber", _DEFAULT_ASN)
     return values, missing, asn
 
 

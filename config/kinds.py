@@ -7,7 +7,9 @@ from typing import Any
 
 from attrs import field, frozen
 
-__all__ = ["KINDS", "NAMESPACED_KINDS", "Kind", "columns", "custom_columns", "find_kind"]
+from config.values import asn as asn_of
+
+__all__ = ["KINDS", "NAMESPACED_KINDS", "Kind", "asn_text", "columns", "custom_columns", "find_kind"]
 
 Value = Mapping[str, Any]
 """An object in projectcalico.org/v3 form, as plain JSON."""
@@ -58,14 +60,23 @@ def _name(value: Value) -> str:
     return f"{space}/{name}" if space else str(name)
 
 
+def asn_text(value: Value, path: str, default: str) -> str:
+    """An AS number as calicoctl shows it: "1.10" is 65546; what is none, as it is."""
+    found = _at(value, path, default)
+    try:
+        return str(asn_of(found))
+    except (TypeError, ValueError, AttributeError):
+        return str(found)
+
+
 def _configuration(value: Value, asn: str) -> tuple[object, ...]:
-    mesh, number = _at(value, "spec.nodeToNodeMeshEnabled", None), _at(value, "spec.asNumber", "-")
+    mesh, number = _at(value, "spec.nodeToNodeMeshEnabled", None), asn_text(value, "spec.asNumber", "-")
     return _name(value), _at(value, "spec.logSeverityScreen"), "-" if mesh is None else _yes(mesh), number
 
 
 def _peer(value: Value, asn: str) -> tuple[object, ...]:
     node = _at(value, "spec.node") or _at(value, "spec.nodeSelector") or "(global)"
-    return _name(value), _at(value, "spec.peerIP"), node, _at(value, "spec.asNumber")
+    return _name(value), _at(value, "spec.peerIP"), node, asn_text(value, "spec.asNumber", "0")
 
 
 def _filter(value: Value, asn: str) -> tuple[object, ...]:
@@ -86,7 +97,7 @@ def _pool_wide(value: Value, asn: str) -> tuple[object, ...]:
 
 def _node_wide(value: Value, asn: str) -> tuple[object, ...]:
     addresses = (_at(value, "spec.bgp.ipv4Address"), _at(value, "spec.bgp.ipv6Address"))
-    return _name(value), _at(value, "spec.bgp.asNumber", f"({asn})"), *addresses
+    return _name(value), asn_text(value, "spec.bgp.asNumber", f"({asn})"), *addresses
 
 
 def _status_wide(value: Value, asn: str) -> tuple[object, ...]:

@@ -47,6 +47,7 @@ def shared(folder: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.timeout(300 + 5 * OUTAGE)
 def test_the_daemon_without_its_folder(pair: Pair) -> None:
     """No session ends and no route goes, until what is missing comes or is confirmed."""
     need(Bird)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import shutil
 import signal
@@ -139,6 +140,76 @@ async def test_kubectl_writes_and_we_follow(server: KubeServer, tmp_path: Path) 
         watcher.terminate()
     out, _ = await asyncio.to_thread(watcher.communicate)
     assert out.splitlines()[:3] == ["p=10.244.0.0/16", "p=10.245.0.0/16", "p=10.1.0.0/16"]
+
+
+EVERY_KIND: dict[str, tuple[Json, Json]] = {
+    "BGPConfiguration": (
+        custom("BGPConfiguration", "default", asNumber=64600),
+        custom("BGPConfiguration", "default", asNumber=64601, nodeToNodeMeshEnabled=False),
+    ),
+    "BGPPeer": (peer("tor"), peer("tor", "fd00::1")),
+    "BGPFilter": (
+        custom("BGPFilter", "f", exportV4=[{"action": "Reject"}]),
+        custom("BGPFilter", "f", importV6=[{"action": "Accept"}]),
+    ),
+    "IPPool": (pool("p"), pool("p", "10.1.0.0/16")),
+    "BlockAffinity": (block("a", "10.244.3.0/26"), {
+        **block("a", "10.244.3.0/26"),
+        "spec": {**block("a", "10.244.3.0/26")["spec"], "state": "pendingDeletion"},
+    }),
+    "CalicoNodeStatus": (
+        custom("CalicoNodeStatus", "mine", node="a", classes=["BGP"], updatePeriodSeconds=10),
+        custom("CalicoNodeStatus", "mine", node="a", classes=["Agent", "BGP"], updatePeriodSeconds=20),
+    ),
+    "Node": (node("b"), node("b", "10.0.0.2/24", {"rack": "one"}, RouteReflectorClusterID="244.0.0.1")),
+    "Secret": (secret("bgp", "hunter2"), secret("bgp", "hunter3")),
+    "Service": tuple(  # type: ignore[dict-item]
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+         "spec": {"clusterIP": "10.96.0.7", "externalTrafficPolicy": policy}}
+        for policy in ("Cluster", "Local")
+    ),
+    "EndpointSlice": tuple(  # type: ignore[dict-item]
+        {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+         "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+         "endpoints": [{"addresses": ["10.244.3.1"], "nodeName": host}]}
+        for host in ("a", "b")
+    ),
+}  # fmt: skip
+"""An object of each kind that the daemon follows, and another version of it."""
+
+
+@pytest.mark.parametrize("kind", r.KINDS)
+async def test_kubectl_and_every_kind(kind: str, server: KubeServer, tmp_path: Path) -> None:
+    """apply, get, get -w, apply again, delete; each is seen by whoever follows."""
+    run = Kubectl(server, tmp_path)
+    before, after = EVERY_KIND[kind]
+    server.store.put(node("a"))
+    # A Secret is followed while it is named.
+    server.store.put(peer("other", "192.0.2.9", secret_name="bgp"))
+    name, space = before["metadata"]["name"], before["metadata"].get("namespace", "")
+    where = [server.store.find(kind).plural, *(["-n", space] if space else [])]
+    key = f"{space}/{name}" if space else name
+    watcher = run.watching(*where, "-o", 'jsonpath={.metadata.name}{"\\n"}')
+    try:
+        async with followed(server) as store:
+            assert key not in (await store.until()).objects.get(kind, {})
+            assert "created" in await run.apply(before)
+            first = await store.until(lambda found: key in found.objects.get(kind, {}))
+            found = json.loads(await run("get", *where, name, "-o", "json"))
+            assert found["kind"] == kind and found["metadata"]["name"] == name
+            assert "configured" in await run.apply(after)
+            await store.until(
+                lambda found: found.objects.get(kind, {}).get(key) != first.objects.get(kind, {}).get(key)
+            )
+            await run("delete", *where, name)
+            last = await store.until(lambda found: key not in found.objects.get(kind, {}))
+            assert not list(last.all_problems()) and store.store.status().connected
+            await asyncio.sleep(0.1)
+    finally:
+        watcher.terminate()
+    out, _ = await asyncio.to_thread(watcher.communicate)
+    # Written, changed, and the last state as it goes; what was there before is shown first.
+    assert [line for line in out.splitlines() if line == name] == [name] * 3
 
 
 async def test_a_definition_that_kubectl_installs_later(server: KubeServer, tmp_path: Path) -> None:

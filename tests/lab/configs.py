@@ -109,27 +109,37 @@ def bird_node(plan: NodePlan) -> str:
             f"filter to_peers{version} {{",
             f"  if source = RTS_BGP then krt_metric = {MAXIMUM} - bgp_local_pref;",
             f"  else {{ if !defined(krt_metric) then krt_metric = 1024; bgp_local_pref = {MAXIMUM} - krt_metric; }}",
-            *(f"  if net = {block} then accept;\n  if net ~ {block} then reject;" for block in blocks),
+            '  if ifname ~ "*.cali" || ifname ~ "*.calico" || ifname ~ "tunl0" then reject;',
+            *(
+                f"  if net = {block} then accept;\n  if net ~ {block} && krt_metric < 1024 then accept;\n"
+                f"  if net ~ {block} then reject;"
+                for block in blocks
+            ),
             *(f"  if net ~ {pool} then accept;" for pool in pools),
             "  reject;\n}",
+            f"filter from_peers{version} {{",
+            f"  if defined(bgp_local_pref) && bgp_local_pref > {MAXIMUM} - 1024 then preference = 200;",
+            "  accept;\n}",
             f"filter to_kernel{version} {{",
             "  if source = RTS_DEVICE then reject;",
             f"  if source = RTS_BGP then krt_metric = {MAXIMUM} - bgp_local_pref;",
             "  accept;\n}",
-            f"protocol kernel k{version} {{ learn; persist; scan time 2; metric 1024;",
+            f"protocol kernel k{version} {{ learn; persist; scan time 2; metric 0;",
             f"  merge paths on; graceful restart; ipv{version} {{ import all; export filter to_kernel{version}; }}; }}",
         ]
     parts += [
         f"template bgp any {{ local as {plan.asn}; connect delay time 1; connect retry time 1; error wait time 1, 4;",
         "  graceful restart on; multihop; }",
     ]
-    peers = [(peer.name, peer.ipv4, peer.ipv6, plan.asn) for peer in plan.mesh]
-    peers.append(("tor", plan.tor4, plan.tor6, plan.tor_asn))
-    for name, ipv4, ipv6, asn in peers:
+    peers = [(peer.name, peer.ipv4, peer.ipv6, plan.asn, True) for peer in plan.mesh]
+    peers.append(("tor", plan.tor4, plan.tor6, plan.tor_asn, False))
+    for name, ipv4, ipv6, asn, mesh in peers:
         for version, own, theirs in (("4", plan.ipv4, ipv4), ("6", plan.ipv6, ipv6)):
+            # The side whose peer has the greater address, compared as text, waits for the other.
+            side = " passive on;" if mesh and theirs > own else ""
             parts.append(
-                f"protocol bgp {name.replace('-', '_')}_{version} from any {{ source address {own};"
-                f" neighbor {theirs} as {asn}; ipv{version} {{ add paths on; import all;"
+                f"protocol bgp {name.replace('-', '_')}_{version} from any {{ source address {own};{side}"
+                f" neighbor {theirs} as {asn}; ipv{version} {{ add paths on; import filter from_peers{version};"
                 f" export filter to_peers{version}; }}; }}"
             )
     return "\n".join(parts) + "\n"

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from attrs import define, field
 
@@ -125,7 +125,7 @@ class Lab:
         self.tor: Machine | None = None
         self.switch: Namespace | None = None
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         try:
             self.build()
         except BaseException:

@@ -81,9 +81,6 @@ class Demo:
         self.story.step("Result")
         for loss in account.losses:
             self.story.tell(f"{loss.flow:52} {loss.sent:7,} sent {loss.lost:5,} lost")
-        overflows = sum(loss.overflows for loss in account.losses)
-        if overflows:
-            self.story.tell(f"{overflows} of them reached a prober that had no room for them: a busy machine")
         self.story.tell(str(account))
         self.story.tell(f"{self.rewritten} unchanged kernel routes deleted or added again by a restart")
         return account.lost == 0 and self.rewritten == 0

@@ -30,14 +30,15 @@ class Endpoint:
 
 @frozen
 class Loss:
-    """What one direction of one flow lost. Outages are runs of missing packets, in seconds."""
+    """What the network lost of one direction of one flow. Outages are runs of missing packets, in seconds."""
 
     flow: str
     sent: int
     lost: int
+    """Those that did not reach the receiving socket."""
     outages: tuple[float, ...]
     overflows: int
-    """Of the lost ones, those that reached the receiving socket and found its buffer full: the prober's fault."""
+    """Those that reached the receiving socket and found its buffer full: this machine is too busy for the prober."""
     slowest: float
     """Longest way of a packet, in seconds."""
     duplicates: int
@@ -48,9 +49,8 @@ class Loss:
         return max(self.outages, default=0.0)
 
     def __str__(self) -> str:
-        if not self.lost:
-            return f"{self.flow}: {self.sent} sent, 0 lost"
-        return f"{self.flow}: {self.sent} sent, {self.lost} lost, longest outage {self.longest_outage:.3f} s"
+        text = f"{self.flow}: {self.sent} sent, {self.lost} lost"
+        return text + (f", longest outage {self.longest_outage:.3f} s" if self.lost else "") + _unread(self.overflows)
 
 
 @frozen
@@ -76,7 +76,12 @@ class Account:
 
     def __str__(self) -> str:
         text = f"{self.sent} packets sent, {self.lost} lost"
-        return text + (f", longest outage {self.longest_outage:.3f} s" if self.lost else "")
+        text += f", longest outage {self.longest_outage:.3f} s" if self.lost else ""
+        return text + _unread(sum(loss.overflows for loss in self.losses))
+
+
+def _unread(overflows: int) -> str:
+    return f" ({overflows} more arrived and were not read in time)" if overflows else ""
 
 
 def runs_of_missing(seen: bytes, sent: int) -> Iterator[int]:
@@ -228,7 +233,7 @@ class Probes:
         return Loss(
             flow=f"{flow}, {sender.name} to {receiver.name}",
             sent=sent,
-            lost=sum(missing),
+            lost=sum(missing) - arrived["overflows"],
             outages=tuple(run / self.rate for run in missing),
             overflows=arrived["overflows"],
             slowest=arrived["slowest"],

@@ -72,9 +72,7 @@ def replace(lab: Lab, node: Machine, kind: str) -> list[str]:
         node.bgp.start()
         lab.wait_settled(90)
         lab.wait_converged()
-        if kind == "ours":
-            # BIRD 2 gives all routes one metric and leaves ours of other metrics alone; Calico's BIRD knows them.
-            wait_until("only routes of its own", lambda: len(routes(node.namespace)) == len(before), 30)
+        wait_until("only routes of its own", lambda: len(routes(node.namespace)) == len(before), 30)
         # BIRD looks at the kernel each two seconds.
         time.sleep(3)
         after = routes(node.namespace)

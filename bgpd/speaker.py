@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import chain
@@ -37,7 +37,7 @@ from bgpd.session.local import LocalState
 from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.wire.notification import Notification
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
-from bgpd.wire.update import Action, ParsedUpdate, UpdateContext, UpdateParser
+from bgpd.wire.update import Action, Memo, ParsedUpdate, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
@@ -66,6 +66,8 @@ class Speaker:
         """By canonical address; more than one where the peers differ in port."""
         self.dynamic = DynamicPeers(settings)
         self._conns: dict[int, Peer] = {}
+        self._memos: defaultdict[tuple[bool, bool], Memo] = defaultdict(Memo)
+        """What UPDATEs are read with, by whether the peer is external, and has four-octet AS numbers."""
         self._outlets: dict[int, tuple[tuple[UpdateGroup, Member], ...]] = {}
         """Places in update groups by connection: all that `pull` needs."""
         self._timers: list[tuple[float, str]] = []
@@ -368,7 +370,7 @@ class Speaker:
             negotiated.extended_next_hop,
             self.shared.attributes,
         )
-        peer.parser = UpdateParser(context)
+        peer.parser = UpdateParser(context, self._memos[context.external, context.asn4])
         for family in negotiated.families:
             peer.importer.open(family, family in negotiated.add_path_receive)
         graceful = negotiated.graceful
@@ -380,6 +382,8 @@ class Speaker:
 
     def _on_down(self, peer: Peer, event: ev.Down, now: float) -> None:
         peer.parser = None
+        for memo in self._memos.values():
+            memo.clear()
         self._leave_groups(peer)
         peer.refreshing.clear()
         for family in list(peer.importer.adj):

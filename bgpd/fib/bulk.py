@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import cast
 
 from bgpd.fib import messages as nl
 from bgpd.fib.entries import Form, Nexthop
-
-if TYPE_CHECKING:
-    Op = tuple[int, bytes, Form | Nexthop]
+from bgpd.fib.operations import Additions, Op
 
 _FEW = 8
 _SEQUENCE_AT, _LENGTH_AT, _PREFIX_AT = 8, 17, 32
@@ -24,49 +22,51 @@ _IDENT_AT, _INDEX_AT, _GATEWAY_AT = 28, 36, 44
 
 def encode(ops: Sequence[Op], sequence: int) -> bytearray:
     """As `messages.encode`."""
-    if len(ops) >= _FEW:
-        verbs, keys, targets = zip(*ops, strict=True)
-        if verbs.count(nl.ADD) == len(ops):
-            data = _routes(ops, keys, targets, sequence) if keys[0] else _objects(ops, targets, sequence)
-            if data is not None:
-                return data
+    if type(ops) is Additions and len(ops) >= _FEW:
+        data = _routes(ops, sequence) if ops.keys[0] else _objects(ops, sequence)
+        if data is not None:
+            return data
     return nl.encode(ops, sequence)
 
 
-def _routes(ops: Sequence[Op], keys: tuple[bytes, ...], forms: tuple[Form, ...], sequence: int) -> bytearray | None:
-    """Routes of one family that lead to nexthop objects of ours; None where some are otherwise."""
-    afi = forms[0].afi
-    objects = [form.nexthop for form in forms]
-    metrics = array("I", [form.metric for form in forms])
-    if None in objects or 0 in metrics or [form.afi for form in forms].count(afi) != len(forms):
+def _routes(ops: Additions, sequence: int) -> bytearray | None:
+    """Routes that lead to nexthop objects of ours; None where some do not."""
+    keys, forms = ops.keys, cast("list[Form]", ops.targets)
+    try:
+        idents = array("I", [form.nexthop.id for form in forms])  # type: ignore[union-attr]
+    except AttributeError:
         return None
-    octets = nl.ADDRESS_OCTETS[afi]
-    data, size = _repeated(ops[0], len(ops), sequence)
+    metrics = array("I", [form.metric for form in forms])
+    if 0 in metrics:
+        return None
+    octets = nl.ADDRESS_OCTETS[forms[0].afi]
+    data, size = _repeated(ops[0], len(forms), sequence)
     # The tail ends with RTA_PRIORITY and RTA_NH_ID, eight octets each.
-    _put(data, size, size - 12, metrics.tobytes(), 4)
-    _put(data, size, size - 4, array("I", [item.id for item in objects if item is not None]).tobytes(), 4)
-    if set(map(len, keys)) != {1 + octets}:
-        keys = tuple([key.ljust(1 + octets, b"\0") for key in keys])
+    if metrics.count(metrics[0]) != len(metrics):
+        _put(data, size, size - 12, metrics.tobytes(), 4)
+    _put(data, size, size - 4, idents.tobytes(), 4)
     whole = b"".join(keys)
+    if len(whole) != len(keys) * (1 + octets) or set(map(len, keys)) != {1 + octets}:
+        whole = b"".join([key.ljust(1 + octets, b"\0") for key in keys])
     data[_LENGTH_AT::size] = whole[:: 1 + octets]
     for place in range(octets):
         data[_PREFIX_AT + place :: size] = whole[1 + place :: 1 + octets]
     return data
 
 
-def _objects(ops: Sequence[Op], nexthops: tuple[Nexthop, ...], sequence: int) -> bytearray | None:
+def _objects(ops: Additions, sequence: int) -> bytearray | None:
     """Nexthop objects with a gateway through one interface; None where some are otherwise."""
-    hops = [nexthop.content[1] for nexthop in nexthops]
-    first, afi = hops[0][0], nexthops[0].afi
-    octets = len(first[0])
-    for nexthop, ways in zip(nexthops, hops, strict=True):
-        gateway, index, onlink = ways[0]
-        if len(ways) != 1 or index != first[1] or onlink != first[2] or len(gateway) != octets or nexthop.afi != afi:
-            return None
-    data, size = _repeated(ops[0], len(ops), sequence)
+    nexthops = cast("list[Nexthop]", ops.targets)
+    hops = [nexthop.content[1][0] for nexthop in nexthops]
+    gateways = [hop[0] for hop in hops]
+    octets = len(gateways[0])
+    same = {(hop[1], hop[2]) for hop in hops}, set(map(len, gateways)), {nexthop.afi for nexthop in nexthops}
+    if any(len(found) > 1 for found in same):
+        return None
+    data, size = _repeated(ops[0], len(nexthops), sequence)
     _put(data, size, _IDENT_AT, array("I", [nexthop.id for nexthop in nexthops]).tobytes(), 4)
     if octets:
-        _put(data, size, _GATEWAY_AT, b"".join([ways[0][0] for ways in hops]), octets)
+        _put(data, size, _GATEWAY_AT, b"".join(gateways), octets)
     return data
 
 

@@ -66,7 +66,7 @@ class Nexthop(_Packed):
     __slots__ = ("attempts", "content", "doubt", "failure", "groups", "id", "members", "refs", "state", "waiting")
 
     def __init__(self, packer: nl.Packer, ident: int, afi: int, content: Content, members: tuple[Nexthop, ...]) -> None:
-        super().__init__(packer, afi)
+        self.packer, self.afi, self.wires = packer, afi, _UNPACKED  # as `_Packed` has it, without a call
         self.id = ident
         self.content = content
         self.members = members
@@ -109,7 +109,7 @@ class Form(_Packed):
     def __init__(
         self, packer: nl.Packer, afi: int, target: Target, nexthop: Nexthop | None, nexthop_id: int = 0
     ) -> None:
-        super().__init__(packer, afi)
+        self.packer, self.afi, self.wires = packer, afi, _UNPACKED
         self.target = target
         self.metric = target[1]
         self.nexthop = nexthop

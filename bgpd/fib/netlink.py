@@ -16,6 +16,7 @@ from sys import byteorder
 
 from bgpd.fib import bulk
 from bgpd.fib import messages as nl
+from bgpd.fib.operations import Op
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 1, 10, 11, 12
@@ -92,7 +93,7 @@ class Netlink:
         self._requests.close()
         self._dumps.close()
 
-    def submit(self, ops: Sequence[bulk.Op]) -> dict[int, tuple[int, str]]:
+    def submit(self, ops: Sequence[Op]) -> dict[int, tuple[int, str]]:
         """Carry out a batch (at most BATCH). Returns index -> (errno, the kernel's sentence) of those that failed.
 
         Raises NetlinkLost when the answers are incomplete.

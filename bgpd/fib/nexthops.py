@@ -7,12 +7,13 @@ when a link goes down, so every object may be asked for again while routes still
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from errno import EEXIST, EINVAL, ENOENT
-from itertools import islice
+from itertools import islice, repeat
 
 from bgpd.fib import messages as nl
 from bgpd.fib.entries import ABSENT, FAILED, PRESENT, STALE, Content, Failure, Nexthop
+from bgpd.fib.operations import Additions, Op
 
 ID_RANGE = 1 << 20
 LINGER = 1.0
@@ -42,13 +43,21 @@ class NexthopTable:
 
     def obtain(self, afi: int, hops: tuple[nl.HopKey, ...]) -> Nexthop:
         """The object that leads to these hops, new if need be."""
-        content = _content(afi, hops)
+        if len(hops) > 1:
+            return self._obtain_group(afi, hops)
+        gateway = hops[0][0]
+        content = (0 if gateway else afi), hops
         found = self.by_content.get(content)
-        if found is None and len(hops) == 1:
-            octets = len(hops[0][0])
+        if found is None:
+            octets = len(gateway)
             family = nl.AF_INET6 if octets == 16 else nl.AF_INET if octets else afi
             found = Nexthop(self.packer, self._free_id(), family, content, ())
             self.by_id[found.id] = self.by_content[content] = found
+        return found
+
+    def _obtain_group(self, afi: int, hops: tuple[nl.HopKey, ...]) -> Nexthop:
+        content = _content(afi, hops)
+        found = self.by_content.get(content)
         if found is None:
             members = tuple(self.obtain(afi, (hop,)) for hop in hops)
             found = self._register(Nexthop(self.packer, self._free_id(), 0, content, members))
@@ -64,7 +73,7 @@ class NexthopTable:
 
     def _free_id(self) -> int:
         ident = self._next
-        for _ in range(ID_RANGE):
+        for _ in repeat(None, ID_RANGE):
             after = ident + 1 if ident < self.base + ID_RANGE - 1 else self.base
             if ident not in self.by_id and ident not in self._taken:
                 self._next = after
@@ -262,7 +271,7 @@ class NexthopTable:
             nexthop.state = ABSENT
         self.need(nexthop)
 
-    def operations(self, limit: int) -> list[tuple[int, Nexthop]]:
+    def operations(self, limit: int) -> Sequence[Op]:
         """What is to be made or mended, members before groups."""
         first = list(islice(self.todo, limit))
         if len(first) == len(self.todo):
@@ -270,6 +279,8 @@ class NexthopTable:
         else:
             for item in first:
                 del self.todo[item]
+        if all(item.state == ABSENT and not item.members for item in first):
+            return Additions([b""] * len(first), first)
         chosen = [item for item in first if item.state in (ABSENT, STALE)]
         chosen.sort(key=lambda item: len(item.members))
-        return [(nl.ADD if item.state == ABSENT else nl.REPLACE, item) for item in chosen]
+        return [(nl.ADD if item.state == ABSENT else nl.REPLACE, b"", item) for item in chosen]

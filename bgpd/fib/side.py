@@ -33,6 +33,26 @@ class Side:
         self.touched: set[bytes] | None = None
         """Keys that changed since the running dump began, which therefore knows less of them."""
 
+    def next_keys(self, limit: int) -> list[bytes]:
+        """At most so many of the pending keys, in their order; some may be pending no more. `take_keys` follows."""
+        if not self.ready:
+            # Not by iterating over `pending`: a dict whose front was deleted is slow to begin with.
+            self.ready.extend(self.pending)
+            self.ready.reverse()
+        return self.ready[: -limit - 1 : -1]
+
+    def take_keys(self, keys: list[bytes]) -> None:
+        """These, from `next_keys`, are pending no more; those that were not are taken out of `keys`."""
+        pending = self.pending
+        del self.ready[-len(keys) :]
+        if not all(map(pending.__contains__, keys)):
+            keys[:] = [key for key in keys if key in pending]
+        for key in keys:
+            del pending[key]
+        if not pending:
+            pending.clear()
+            self.ready.clear()
+
     def remove(self, key: bytes, form: Form) -> bool:
         """Our route `form` is gone; an extra one takes its place as the one that counts. Whether it was known."""
         extra = self.extra.get(key)

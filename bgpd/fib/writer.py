@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from errno import EEXIST, EINVAL, ENOENT, ESRCH
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TypeAlias, cast
 
 from attrs import define
 
@@ -17,12 +17,10 @@ from bgpd.family import Family
 from bgpd.fib import messages as nl
 from bgpd.fib.entries import PRESENT, Failure, Form, Nexthop, Target, target_of
 from bgpd.fib.nexthops import LINGER, NexthopTable
+from bgpd.fib.operations import Additions, Op
 from bgpd.fib.side import Side
 from bgpd.routes import FibRoute
 from bgpd.settings import FibSettings
-
-if TYPE_CHECKING:
-    Op = tuple[int, bytes, Form | Nexthop]
 
 _GONE = (ESRCH, ENOENT)
 _REPAIRS_AT_ONCE = 8
@@ -30,6 +28,14 @@ _REPAIRS_AT_ONCE = 8
 _REPAIR_DELAY = 0.2
 _KICK_DELAY = 0.01
 """A link that comes up says so several times."""
+
+
+_Name: TypeAlias = tuple[int, Target | int, Nexthop | None]
+
+
+def _name(afi: int, target: Target, nexthop: Nexthop | None) -> _Name:
+    """What tells forms apart. With an object, type and metric do: the hops are the object's."""
+    return (afi, target, None) if nexthop is None else (afi, target[1] << 8 | target[0], nexthop)
 
 
 @define
@@ -62,7 +68,7 @@ class FibWriter:
         self._packer = nl.Packer(settings.table, settings.protocol)
         self.nexthops = NexthopTable(self._packer, settings.nexthop_id_base)
         self.sides = {nl.AF_INET: Side(nl.AF_INET), nl.AF_INET6: Side(nl.AF_INET6)}
-        self._forms: dict[tuple[int, Target, Nexthop | None], Form] = {}
+        self._forms: dict[_Name, Form] = {}
         self._timers: list[tuple[float, int, int, bytes | Nexthop, Failure]] = []
         self._timer_number = 0
         self._repairs: dict[tuple[int, bytes], int] = {}
@@ -77,8 +83,28 @@ class FibWriter:
     def want(self, family: Family, changes: Mapping[bytes, FibRoute | None], now: float) -> None:
         """What shall stand for each prefix from now on; None = nothing of ours."""
         side = self.sides[nl.AF_INET if family.afi == 1 else nl.AF_INET6]
-        wanted, pending = side.wanted, side.pending
+        if not self._want_new(side, changes):
+            self._want_each(side, changes, now)
+
+    def _want_new(self, side: Side, changes: Mapping[bytes, FibRoute | None]) -> bool:
+        """A table that comes in: no prefix was wanted before. False, and nothing done, where it is otherwise."""
+        routes = changes.values()
+        if side.refused or None in routes or not side.wanted.keys().isdisjoint(changes):
+            return False
+        forms: list[Form] = []
         last: FibRoute | None = None  # callers give one FibRoute for all prefixes of an attribute set, in one run
+        for route in cast("Iterable[FibRoute]", routes):
+            if route is not last:
+                last, form = route, self._form_for(side.afi, target_of(side.afi, route))
+            form.refs += 1
+            forms.append(form)
+        side.wanted.update(zip(changes, forms, strict=True))
+        side.pending.update(dict.fromkeys(changes))
+        return True
+
+    def _want_each(self, side: Side, changes: Mapping[bytes, FibRoute | None], now: float) -> None:
+        wanted, pending = side.wanted, side.pending
+        last: FibRoute | None = None
         for key, route in changes.items():
             old = wanted.get(key)
             if route is None:
@@ -108,24 +134,29 @@ class FibWriter:
 
     def _form_for(self, afi: int, target: Target) -> Form:
         hops = target[2]
-        nexthop = self.nexthops.obtain(afi, hops) if self.objects and hops else None
-        if nexthop is not None:
+        if not (self.objects and hops):
+            return self._form(afi, target, None)
+        nexthop = self.nexthops.obtain(afi, hops)
+        if nexthop.state != PRESENT or nexthop.members:
             self.nexthops.need(nexthop)
         return self._form(afi, target, nexthop)
 
     def _form(self, afi: int, target: Target, nexthop: Nexthop | None) -> Form:
-        name = (afi, target, nexthop)
+        name = _name(afi, target, nexthop)
         form = self._forms.get(name)
         if form is None:
             form = self._forms[name] = Form(self._packer, afi, target, nexthop)
-            self._register(form)
+            form.live = True
+            if nexthop is not None:
+                nexthop.refs += 1
+                self.nexthops.use(nexthop)
         return form
 
     def _register(self, form: Form) -> None:
         if form.live:
             return
         form.live = True
-        self._forms.setdefault((form.afi, form.target, form.nexthop), form)
+        self._forms.setdefault(_name(form.afi, form.target, form.nexthop), form)
         if form.nexthop is not None:
             form.nexthop.refs += 1
             self.nexthops.use(form.nexthop)
@@ -139,7 +170,7 @@ class FibWriter:
         if form.refs > 0:
             return
         form.live = False
-        name = (form.afi, form.target, form.nexthop)
+        name = _name(form.afi, form.target, form.nexthop)
         if self._forms.get(name) is form:
             del self._forms[name]
         if form.nexthop is not None:
@@ -155,16 +186,16 @@ class FibWriter:
 
     # --------------------------------------------------------- operations
 
-    def take(self, limit: int, now: float) -> list[Op]:
+    def take(self, limit: int, now: float) -> Sequence[Op]:
         """The next operations, at most `limit`: nexthop objects first, then routes, then objects nobody uses."""
         self._due(now)
-        if self.nexthops.todo:
-            made: list[Op] = [(verb, b"", nexthop) for verb, nexthop in self.nexthops.operations(limit)]
-            if made:
-                return made
+        if self.nexthops.todo and (made := self.nexthops.operations(limit)):
+            return made
         ops: list[Op] = []
         for side in self.sides.values():
             if side.pending:
+                if not ops and (new := self._take_new(side, limit)):
+                    return new
                 self._take_routes(side, limit, ops, now)
         if not ops and self.nexthops.todo:
             return self.take(limit, now)
@@ -172,30 +203,34 @@ class FibWriter:
             ops.extend((nl.DELETE, b"", nexthop) for nexthop in self.nexthops.expired(now)[:limit])
         return ops
 
+    def _take_new(self, side: Side, limit: int) -> Additions | None:
+        """The common batch: the next prefixes are all new, and their nexthop objects are there. None, and nothing
+        done, where it is otherwise."""
+        keys = side.next_keys(limit)
+        pending = side.pending
+        forms = list(map(side.wanted.get, keys))
+        if (
+            None in forms
+            or not all(map(pending.__contains__, keys))
+            or not side.installed.keys().isdisjoint(keys)
+            or not side.foreign.keys().isdisjoint(keys)
+        ):
+            return None
+        found = cast("list[Form]", forms)
+        for form in dict.fromkeys(found):
+            if form.nexthop is not None and form.nexthop.state < PRESENT:
+                return None
+        side.take_keys(keys)
+        return Additions(keys, found)
+
     def _take_routes(self, side: Side, limit: int, ops: list[Op], now: float) -> None:
-        pending, wanted, installed, foreign = side.pending, side.wanted, side.installed, side.foreign
-        ready = side.ready
-        while pending and len(ops) < limit:
-            if not ready:
-                # Not by iterating over `pending`: a dict whose front was deleted is slow to begin with.
-                ready.extend(pending)
-                ready.reverse()
-            key = ready.pop()
-            if key not in pending:
-                continue
-            del pending[key]
-            form = wanted.get(key)
-            if form is not None and key not in installed and key not in foreign:
-                nexthop = form.nexthop
-                if nexthop is None or nexthop.state >= PRESENT:
-                    ops.append((nl.ADD, key, form))
-                    continue
-            op = self._decide(side, key, form, now)
-            if op is not None:
-                ops.append(op)
-        if not pending:
-            pending.clear()
-            ready.clear()
+        """Of the next prefixes, those for which there is something to do."""
+        while side.pending and len(ops) < limit:
+            keys = side.next_keys(limit - len(ops))
+            side.take_keys(keys)
+            for key in keys:
+                if (op := self._decide(side, key, side.wanted.get(key), now)) is not None:
+                    ops.append(op)
 
     def _decide(self, side: Side, key: bytes, form: Form | None, now: float) -> Op | None:
         """The next step for one prefix; its result makes the prefix pending again if more is to do."""
@@ -229,7 +264,7 @@ class FibWriter:
 
     def on_results(self, ops: Sequence[Op], errors: Mapping[int, tuple[int, str]], now: float) -> None:
         """How the operations of one `take` went: errors by index as (errno, text); no entry = done."""
-        if not errors and self._all_added(ops):
+        if not errors and type(ops) is Additions and (self._all_added(ops) if ops.keys[0] else self._all_made(ops)):
             return
         for index, (verb, key, target) in enumerate(ops):
             error = errors.get(index) if errors else None
@@ -240,31 +275,28 @@ class FibWriter:
             else:
                 self._failed(self.sides[target.afi], verb, key, target, error, now)
 
-    def _all_added(self, ops: Sequence[Op]) -> bool:
-        """The common end of a batch: all of it was new, and nothing has happened since. False, and nothing done, where
-        it is otherwise."""
-        verbs, keys, targets = zip(*ops, strict=True)
-        if verbs.count(nl.ADD) != len(ops):
-            return False
-        if not keys[0]:
-            return self._all_made(targets)
-        side = self.sides[targets[0].afi]
+    def _all_added(self, ops: Additions) -> bool:
+        """The common end of a batch: all of it is done, and nothing has happened since it was taken. False, and
+        nothing done, where it is otherwise."""
+        keys, forms = ops.keys, cast("list[Form]", ops.targets)
+        side = self.sides[forms[0].afi]
         if (
             side.refused
             or side.extra
             or not side.installed.keys().isdisjoint(keys)
-            or tuple(map(side.wanted.get, keys)) != targets
+            or list(map(side.wanted.get, keys)) != forms
         ):
             return False
-        side.installed.update(zip(keys, targets, strict=True))
-        for form in targets:
+        side.installed.update(zip(keys, forms, strict=True))
+        for form in forms:
             form.refs += 1
-        self.counters.added += len(ops)
+        self.counters.added += len(keys)
         if side.touched is not None:
             side.touched.update(keys)
         return True
 
-    def _all_made(self, nexthops: Sequence[Nexthop]) -> bool:
+    def _all_made(self, ops: Additions) -> bool:
+        nexthops = cast("list[Nexthop]", ops.targets)
         for nexthop in nexthops:
             if nexthop.doubt or nexthop.groups or nexthop.failure is not None:
                 return False

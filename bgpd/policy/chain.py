@@ -8,7 +8,7 @@ are prefix matchers and whose leaves are outcomes. Keys are poured through it in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from bgpd.policy import terms as t
 from bgpd.policy.prefixes import PrefixSet, compile_prefixes
@@ -139,6 +139,8 @@ Node = Leaf | Fork
 
 _SEVERAL = 4
 """Keys from which on finding the lowest and the highest pays."""
+_MANY = 64
+"""Keys from which on it pays to look at those of each length apart."""
 
 
 def _follow(node: Node, low: bytes, high: bytes) -> Node:
@@ -151,12 +153,23 @@ def _follow(node: Node, low: bytes, high: bytes) -> Node:
     return node
 
 
+def _by_length(keys: Sequence[bytes]) -> Iterable[list[bytes]]:
+    groups: dict[int, list[bytes]] = {}
+    for key in keys:
+        groups.setdefault(key[0], []).append(key)
+    return groups.values()
+
+
 def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[bytes]]]:
-    """Yield (leaf, keys that end there) for all keys."""
+    """Yield (leaf, keys that end there) for all keys; a leaf may come more than once."""
     if type(node) is Fork and len(keys) >= _SEVERAL:
         low, high = min(keys), max(keys)
         if low[0] == high[0]:
             node = _follow(node, low, high)
+        elif len(keys) >= _MANY:
+            for part in _by_length(keys):
+                yield from pour(node, part)
+            return
     while type(node) is Fork:
         match = node.prefixes.match
         if all(map(match, keys)):

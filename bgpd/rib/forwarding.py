@@ -42,17 +42,35 @@ class Forwarding:
                 last, group = entry, groups.setdefault(entry, [])
             group.append(key)
         result: dict[bytes, FibRoute | None] = {}
+        by_source = self._chains[rib.family].by_source
+        alike: list[tuple[Path, list[bytes]]] = []
         for entry, group in groups.items():
             chosen = best(entry)
-            if entry is None or chosen is None or chosen.source.kind in _NOT_OURS:
+            if entry is None or chosen is None or (kind := chosen.source.kind) in _NOT_OURS:
                 result.update(dict.fromkeys(group))
-                continue
-            for leaf, part in pour(self._node(rib.family, chosen), group):
-                if leaf.accepted and rib.family in self._tunnels and chosen.fixed is None:
-                    result.update(self._tunnelled(rib.family, entry, chosen, leaf, part))
+            elif by_source:
+                result.update(dict.fromkeys(group, self._route(entry, chosen)))
+                if alike and alike[-1][0].source.kind is kind:
+                    alike[-1][1].extend(group)
                 else:
-                    result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
+                    alike.append((chosen, group.copy()))
+            else:
+                self._pour(rib.family, entry, chosen, group, result)
+        for chosen, group in alike:
+            # The chain looks at nothing of a path but its kind of source: it is asked once for many.
+            for leaf, part in pour(self._node(rib.family, chosen), group):
+                if not leaf.accepted:
+                    result.update(dict.fromkeys(part))
         return result
+
+    def _pour(
+        self, family: Family, entry: Entry, chosen: Path, keys: Sequence[bytes], result: dict[bytes, FibRoute | None]
+    ) -> None:
+        for leaf, part in pour(self._node(family, chosen), keys):
+            if leaf.accepted and family in self._tunnels and chosen.fixed is None:
+                result.update(self._tunnelled(family, entry, chosen, leaf, part))
+            else:
+                result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
 
     def use_devices(self, devices: Mapping[str, int]) -> list[Family]:
         """The interfaces that are up now; returns the families whose routes may be other ones by that."""
@@ -100,7 +118,9 @@ class Forwarding:
     def _route(self, entry: Entry, chosen: Path) -> FibRoute | None:
         if chosen.fixed is not None:
             return chosen.fixed
-        hops = gateways(paths(entry), chosen, self.settings.multipath)
+        hops = chosen.next_hop.hops
+        if entry is not chosen or len(hops) > 1:
+            hops = gateways(paths(entry), chosen, self.settings.multipath)
         if not hops:
             return None
         return FibRoute(RouteKind.UNICAST, hops, self._metric(chosen) if chosen.source.is_bgp else 0)

@@ -6,7 +6,6 @@ BGP, so a default route from a ToR cannot swallow the way to the other nodes. An
 
 from __future__ import annotations
 
-from operator import itemgetter
 from weakref import ref
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, format_address
@@ -58,8 +57,9 @@ class NextHopTable:
             IPV4_UNICAST: {},
             IPV6_UNICAST: {},
         }
-        self._levels: dict[Family, list[tuple[int, _Level]]] = {IPV4_UNICAST: [], IPV6_UNICAST: []}
-        """The same, longest prefixes first, without lengths that no route has."""
+        self._levels: dict[Family, list[tuple[bytes, int, int, _Level]]] = {IPV4_UNICAST: [], IPV6_UNICAST: []}
+        """The same, longest prefixes first, without lengths that no route has: length octet, whole octets, and the mask
+        of the one behind them, or 0."""
         self._own: frozenset[bytes] = frozenset()
 
     def get(self, address: bytes) -> NextHop:
@@ -105,8 +105,11 @@ class NextHopTable:
         if not routes:
             del level[key]
         if not before or not level:
-            used = ((length, level) for length, level in self._routes[family].items() if level)
-            self._levels[family] = sorted(used, key=itemgetter(0), reverse=True)
+            used = sorted((length for length, level in self._routes[family].items() if level), reverse=True)
+            self._levels[family] = [
+                (bytes((length,)), length >> 3, 0xFF00 >> (length & 7) & 0xFF, self._routes[family][length])
+                for length in used
+            ]
         return self._covered(family, key)
 
     def _covered(self, family: Family, key: bytes) -> list[NextHop]:
@@ -169,12 +172,14 @@ class NextHopTable:
         hop.reason = f"via {route.label}"
 
     def _longest(self, family: Family, address: bytes) -> LocalRoute | None:
-        full = bytes((family.bits,)) + address
-        for length, level in self._levels[family]:
-            routes = level.get(truncate(full, length))
+        for length, whole, mask, level in self._levels[family]:
+            # As `truncate`, which is a third of a look-up's cost.
+            key = length + address[:whole]
+            routes = level.get(key + bytes((address[whole] & mask,)) if mask else key)
             if routes:
                 if len(routes) == 1:
-                    return next(iter(routes.values()))
+                    (route,) = routes.values()
+                    return route
                 # Direct before static before kernel: the order of preference.
                 for kind in (SourceKind.DIRECT, SourceKind.STATIC, SourceKind.KERNEL):
                     if kind in routes:

@@ -22,6 +22,7 @@ __all__ = [
     "Action",
     "AttributesTooLong",
     "Finding",
+    "Memo",
     "ParsedUpdate",
     "UpdateContext",
     "UpdateParser",
@@ -87,8 +88,24 @@ class ParsedUpdate:
         self.findings = findings
 
 
+class Memo:
+    """What attribute blocks seen before came to. Sessions that differ neither in `external`, `asn4` nor
+    `allow_as_sets` may share one: two reflectors say the same."""
+
+    __slots__ = ("classic", "multiprotocol")
+
+    def __init__(self) -> None:
+        self.classic: dict[bytes, _Outcome] = {}
+        self.multiprotocol: dict[tuple[bytes, bytes], _Outcome] = {}
+
+    def clear(self) -> None:
+        """Forget all, and with it attributes that nobody else holds."""
+        self.classic.clear()
+        self.multiprotocol.clear()
+
+
 class UpdateParser:
-    """Reads the UPDATEs of one session. The memo holds what blocks seen before came to."""
+    """Reads the UPDATEs of one session."""
 
     __slots__ = (
         "_classic",
@@ -103,7 +120,8 @@ class UpdateParser:
         "_session",
     )
 
-    def __init__(self, context: UpdateContext) -> None:
+    def __init__(self, context: UpdateContext, memo: Memo | None = None) -> None:
+        memo = memo or Memo()
         self._context = context
         self._session = Session(context.external, context.asn4, context.allow_as_sets)
         readers = (
@@ -117,8 +135,8 @@ class UpdateParser:
         self._classic = usual.CLASSIC[context.external]
         self._multiprotocol = usual.MULTIPROTOCOL[context.external]
         self._dropped = _dropped()
-        self._memo: dict[bytes, _Outcome] = {}
-        self._mp_memo: dict[tuple[bytes, bytes], _Outcome] = {}
+        self._memo = memo.classic
+        self._mp_memo = memo.multiprotocol
 
     def parse(self, body: bytes) -> ParsedUpdate:
         """Read the body of one UPDATE. Raises BGPError 3/x where only a session reset will do."""

@@ -387,7 +387,7 @@ class Daemon:
             self._writer.set_level(_LEVEL.get(severity, "info"))
         if compiled.settings is not None:
             self._apply(self._override(compiled.settings))
-            self._applied_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._applied_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._changed.set()
 
     def propose(self, body: bytes) -> tuple[dict[str, Any], SpeakerSettings | None]:

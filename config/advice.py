@@ -96,7 +96,8 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "a sender that says a next hop which packets can be sent to (RFC 4271 §5.1.3)",
     ),
     # --- sessions
-    (r"held down: (.*)", r"mending that: \1"),
+    (r"held down: Secret (\S+) .*", r"creating Secret \1 in that namespace, with the key that the password names"),
+    (r"held down: (.*)", r"mending what holds the session down: \1"),
     (
         r"no session.*(?:Maximum Number of Prefixes|prefixes, \d+ allowed).*",
         "fewer prefixes from this peer, or a higher limit (--max-prefixes of bgp-reflector; Calico sets none)",
@@ -112,8 +113,8 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     # --- nothing there
     (
         r"no route of this host",
-        "for a pod of this node: a route of Felix's in the main table (`ip route get` on this node; protocol 80 or 3); "
-        "for one of another node: that node announcing its block (`bgpctl explain` there)",
+        "a route of Felix's in this node's main table, if it is a pod's here (`ip route get`; protocol 80 or 3); else "
+        "the node or router that has it announcing it (`bgpctl explain` there)",
     ),
     (
         r"another program's route.*",

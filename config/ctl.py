@@ -42,7 +42,7 @@ _OUTPUT = click.option(
 # --- validate
 
 
-@click.command()
+@click.command(short_help="Check resource files, without a datastore.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE|DIR|-...")
 @_OUTPUT
 @failing
@@ -86,7 +86,7 @@ def _across(given: Given) -> list[Problem]:
 # --- resolve
 
 
-@click.command()
+@click.command(short_help="One node's whole compiled view.")
 @click.option(
     "--datastore", metavar="URL", help=f"Where the resources are: {FORMS}.  [default: as Calico's variables say]"
 )

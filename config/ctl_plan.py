@@ -48,7 +48,7 @@ class Daemon(Protocol):
 def make_plan(tables: Tables) -> click.Command:
     """The command. `tables` works out what a speaker would tell its peers; the entry point joins it."""
 
-    @click.command()
+    @click.command(short_help="What would change, before anything does.")
     @file_option(help="New or changed objects as YAML or JSON: a file, a folder, or - for standard input.")
     @click.option("--delete", "deleted", multiple=True, metavar="KIND/NAME", help="Also without this object.")
     @click.option(
@@ -70,7 +70,6 @@ def make_plan(tables: Tables) -> click.Command:
         """Say what would change, before anything does: sessions that come, go, are reset or merely changed; routes and
         prefixes that peers would be told otherwise; kernel routes; objects that would be refused, and why.
 
-        \b
         Against the running bgpd (over its socket) it is worked out from its own tables. Against a datastore it is
         worked out for one node or all, from what configuration alone can tell.
 

@@ -70,6 +70,7 @@ def _told(
         "passed": [],
         "attributes": None,
         "path_ids": [],
+        "withheld": [],
         "hint": "",
     }
     if not answer["text"]:
@@ -101,8 +102,7 @@ def _announced(answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key:
     if answer["announced"]:
         many = len(answer["path_ids"])
         answer["text"] = f"announced, {many} paths" if many > 1 else "announced"
-        if reasons:
-            answer["text"] += f", {len(reasons)} withheld: {'; '.join(distinct)}"
+        answer["withheld"] = distinct
     elif not reasons:
         answer["text"] = "withheld: there is no eligible path" if known else "nothing to announce"
     else:

@@ -15,6 +15,7 @@ from bgpd.api.state import DaemonState
 from bgpd.family import FAMILIES, IPV4_UNICAST, IPV6_UNICAST, Family, format_address
 from bgpd.fib import messages as nl
 from bgpd.fib.entries import FAILED, TYPES
+from bgpd.fib.learn import protocol_name
 from bgpd.fib.side import Side
 from bgpd.fib.table import FibState, FibStatus, FibTable
 
@@ -140,7 +141,7 @@ def _hop(state: DaemonState, hop: nl.HopKey) -> str:
 def _text(known: FibState) -> str:
     if known.status is FibStatus.FOREIGN:
         text = known.text or "another program's route has this prefix and metric"
-        return f"{text} (its protocol is {known.foreign_protocol})" if known.foreign_protocol else text
+        return f"{text} (its protocol is {protocol_name(known.foreign_protocol)})" if known.foreign_protocol else text
     if known.status is FibStatus.PENDING:
         return "it is being written"
     if known.status is FibStatus.HELD:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from bgpd.api.schema import Peer, Status
+from bgpd.api.schema import Peer, Problem, Status
 
+_PROBLEMS = 20
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #c62828; --soft: #6b7280; }
 @media (prefers-color-scheme: dark) { :root { --good: #4ac26b; --bad: #ff7b72; --soft: #9aa4b2; } }
@@ -17,6 +18,7 @@ p { margin: .2rem 0; } .soft { color: var(--soft); } .good { color: var(--good);
 table.s { width: auto; }
 th, td { text-align: left; padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; } td.n, th.n { text-align: right; }
+tr.e td { border-bottom: 0; } ul { margin: .2rem 0; padding-left: 1.2rem; }
 td.n, td.w { white-space: nowrap; font-variant-numeric: tabular-nums; }
 """
 
@@ -32,8 +34,8 @@ def page(status: Status, peers: list[Peer], limit: int = 500) -> str:
         '<meta name=viewport content="width=device-width, initial-scale=1"><meta http-equiv=refresh content=10>'
         f"<title>{title}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{title}</h1>{_head(status)}{_ready(status)}"
+        f"{_problems(status)}<h2>Routes</h2>{_families(status)}{_kernel(status)}"
         f"<h2>Peers</h2>{_peers(shown) if peers else '<p class=soft>none configured</p>'}{more}"
-        f"<h2>Routes</h2>{_families(status)}{_kernel(status)}{_problems(status)}"
         "</body></html>\n"
     )
 
@@ -59,7 +61,7 @@ def _ready(status: Status) -> str:
 
 
 def _peers(peers: list[Peer]) -> str:
-    names = ("Peer", "Address", "AS", "State", "Since", "Received", "Accepted", "Sent", "Last error")
+    names = ("Peer", "Address", "AS", "State", "Since", "Received", "Used", "Sent")
     head = _row("th", names, 5, 8)
     return f"<div class=scroll><table>{head}{''.join(map(_peer, peers))}</table></div>"
 
@@ -80,9 +82,11 @@ def _peer(peer: Peer) -> str:
         state,
         duration(peer["uptime"]) if peer["uptime"] is not None else "",
         *counts,
-        escape(error),
     )
-    return _row("td", cells, 5, 8)
+    row = _row("td", cells, 5, 8)
+    if not error:
+        return row
+    return f"{row.replace('<tr>', '<tr class=e>', 1)}<tr><td class=bad colspan={len(cells)}>{escape(error)}</td></tr>"
 
 
 def _families(status: Status) -> str:
@@ -118,12 +122,19 @@ def _problems(status: Status) -> str:
     store = status["datastore"]
     word = "held back" if store["connected"] else "not connected"
     state = f" <b class=bad>{word}: {escape(store['text'])}</b>" if store["text"] else ""
-    items = "".join(
-        f"<li>{escape(problem['object'] or problem['file'])} {escape(problem['field'])}: {escape(problem['text'])}</li>"
-        for problem in store["problems"][:100]
-    )
-    listed = f"<ul>{items}</ul>" if items else "<p class=soft>no problems</p>"
+    problems = store["problems"]
+    items = "".join(f"<li>{_problem(problem)}</li>" for problem in problems[:_PROBLEMS])
+    more = f"<p class=soft>and {len(problems) - _PROBLEMS} more</p>" if len(problems) > _PROBLEMS else ""
+    listed = f"<ul>{items}</ul>{more}" if items else "<p class=soft>no problems</p>"
     return f"<h2>Datastore <span class=soft>({escape(store['url'])})</span>{state}</h2>{listed}"
+
+
+def _problem(problem: Problem) -> str:
+    value = f" (value {problem['value']})" if problem["value"] else ""
+    allowed = f"; allowed: {problem['allowed']}" if problem["allowed"] else ""
+    place = f" <span class=soft>{escape(problem['file'])}</span>" if problem["object"] and problem["file"] else ""
+    what = escape(f"{problem['field']}: {problem['text']}{value}{allowed}")
+    return f"<b>{escape(problem['object'] or problem['file'])}</b> {what}{place}"
 
 
 def _row(tag: str, cells: Iterable[str], first: int, end: int) -> str:

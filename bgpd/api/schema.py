@@ -440,6 +440,8 @@ class ExplainPeer(TypedDict):
     """As sent; null if withheld."""
     path_ids: list[int]
     """Of ADD-PATH (RFC 7911): the ids under which paths are announced."""
+    withheld: list[str]
+    """Where something is announced: why other paths are not."""
     hint: str
     """What would let it through; "" where it is announced, or nothing is known."""
 

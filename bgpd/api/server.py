@@ -247,6 +247,8 @@ class ApiServer:
             # The reader has stopped reading. What is left in the buffer would wait for it, too.
             if request.transport is not None:
                 request.transport.abort()
+        except ConnectionError:
+            pass  # the reader has gone: it had what it wanted
         finally:
             self._streams -= 1
             self._note(pace)
@@ -316,8 +318,10 @@ class _Listener:
             return await answer(request)
         except Refused as error:
             return _json(error.body(), STATUS[error.code])
-        except (asyncio.CancelledError, ConnectionError):
+        except asyncio.CancelledError:
             raise
+        except ConnectionError:
+            return _body(b"", 499)  # nobody reads this: who asked has gone
         except Exception:
             _log.exception("internal error while answering %s", request.path)
             return _json(Refused("internal", "internal error", "the log has the details").body(), 500)

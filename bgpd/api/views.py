@@ -155,8 +155,8 @@ def last_error(peer: SpeakerPeer) -> str | None:
     counters = peer.session.statistics
     if counters.last_error or peer.session.state is State.ESTABLISHED or not counters.connect_failures:
         return counters.last_error or None
-    number = counters.connect_failures
-    return f"cannot connect: {number} attempt{'s have' if number > 1 else ' has'} failed"
+    number, (_, reason) = counters.connect_failures, counters.trouble
+    return f"cannot connect: {f'{reason}, ' if reason else ''}{number} attempt{'' if number == 1 else 's'}"
 
 
 def established(speaker: Speaker | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -105,7 +106,7 @@ def _root(ctx: click.Context, socket: str, token_file: Any, timeout: float) -> N
     ctx.obj = Client(socket, token, timeout)
 
 
-@click.command()
+@click.command(short_help="The daemon as a whole, and what is refused.")
 @output_option
 @click.pass_obj
 @answering
@@ -120,7 +121,7 @@ def status(client: Client, output: str) -> None:
     show_status(printable(answer))
 
 
-@click.command()
+@click.command(short_help="Peers and their sessions.")
 @click.argument("peer", required=False)
 @output_option
 @click.pass_obj
@@ -145,7 +146,7 @@ def peers(client: Client, peer: str | None, output: str) -> None:
     show_peers(printable(rows))
 
 
-@click.command()
+@click.command(short_help="The Loc-RIB, or a peer's Adj-RIB-In or Adj-RIB-Out.")
 @click.argument("prefix", required=False)
 @click.option("--received", metavar="PEER", default="", help="Adj-RIB-In: what PEER has sent, accepted or not.")
 @click.option("--advertised", metavar="PEER", default="", help="Adj-RIB-Out: what PEER is told.")
@@ -171,7 +172,7 @@ def routes(client: Client, prefix: str | None, output: str, match: str | None, l
     if output == "json":
         number = _json_lines(found)
     else:
-        from bgpd.ctl.tables import show_routes
+        from bgpd.ctl.route_tables import show_routes
 
         number = 0
         first = next(found, None)
@@ -200,7 +201,7 @@ def _put_back(first: Route, rest: Iterator[Route]) -> Iterator[Route]:
     yield from rest
 
 
-@click.command()
+@click.command(short_help="The fate of one prefix, and where it stopped.")
 @click.argument("prefix")
 @click.option("--peer", default="", metavar="PEER", help="Look at this peer's Adj-RIB-Out only.")
 @output_option
@@ -214,7 +215,7 @@ def explain(client: Client, prefix: str, peer: str, output: str) -> None:
     else:
         from bgpd.ctl.story import story
 
-        columns = os.get_terminal_size().columns if sys.stdout.isatty() else 100
+        columns = shutil.get_terminal_size((100, 24)).columns
         for line in story(printable(answer), min(columns, 120)):
             headline = line and not line.startswith(" ")
             click.echo(click.style(line, bold=True) if headline else line)

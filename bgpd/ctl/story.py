@@ -172,4 +172,6 @@ def _peer(names: str, peer: ExplainPeer) -> Iterator[tuple[int, str]]:
         yield 2, f"under the path ids {', '.join(map(str, peer['path_ids']))}; the first:"
     if peer["attributes"] is not None:
         yield 2, attributes(peer["attributes"])
+    if peer["withheld"]:
+        yield 2, f"other paths withheld: {'; '.join(peer['withheld'])}"
     yield from _hint(2, peer["hint"])

@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bgpd.api.schema import KernelTable, Limits, Peer, PeerDetail, Problem, Route, Status
-from bgpd.ctl.words import count, duration, flags, origin_of
-
-_PIPE_WIDTH = 200
-"""Columns where the output is no terminal: lines that a filter reads are not to be wrapped."""
-_AT_ONCE = 500
-"""Routes beyond this many are printed as they come, in columns as wide as the first ones need."""
-
-
-class _Plain(Console):
-    """For pipes and files: no blanks at the ends of lines."""
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        with self.capture() as captured:
-            super().print(*objects, **options)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
-
-
-def console() -> Console:
-    """The terminal; plain and wide where there is none."""
-    tty = sys.stdout.isatty()
-    return (Console if tty else _Plain)(
-        file=sys.stdout,
-        width=None if tty else _PIPE_WIDTH,
-        no_color=None if tty else True,
-        highlight=False,
-        emoji=False,
-        markup=False,
-    )
-
-
-def _table(*columns: str, right: Sequence[str] = (), fold: Sequence[str] = ()) -> Table:
-    """No frame: columns under a headline. Only `fold` columns may be wrapped."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=name not in fold, overflow="fold")
-    return table
+from bgpd.api.schema import KernelRoute, KernelTable, Limits, Peer, PeerDetail, Problem, Status
+from bgpd.ctl.frame import columns, console, fitting, tell_dropped
+from bgpd.ctl.words import count, duration
 
 
 def _facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
@@ -73,7 +36,7 @@ def show_status(status: Status) -> None:
     if status["families"]:
         out.print()
         numbers = ("Prefixes", "Paths", "Eligible", "Local")
-        table = _table("Family", *numbers, right=numbers)
+        table = columns("Family", *numbers, right=numbers)
         for row in status["families"]:
             table.add_row(row["family"], *(f"{row[name]:,}" for name in ("prefixes", "paths", "best", "local")))
         out.print(table)
@@ -136,7 +99,7 @@ def _limits(limits: Limits) -> Iterator[str]:
 
 def _kernel_states(states: dict[str, dict[str, int]]) -> Table:
     names = ("wanted", "installed", "pending", "refused", "foreign", "held")
-    table = _table("Kernel", *(name.capitalize() for name in names), right=[name.capitalize() for name in names])
+    table = columns("Kernel", *(name.capitalize() for name in names), right=[name.capitalize() for name in names])
     for family, numbers in states.items():
         table.add_row(family, *(_trouble(name, numbers.get(name, 0)) for name in names))
     return table
@@ -170,14 +133,15 @@ def show_peers(peers: list[Peer]) -> None:
     if not peers:
         out.print("no peers are configured")
         return
-    table = _table(
-        "Peer", "Address", "AS", "State", "Up", "Family", "Received", "Used", "Sent",
-        right=("Received", "Used", "Sent"), fold=("Peer", "Address"),
-    )  # fmt: skip
-    for peer in peers:
-        for row in _peer_rows(peer):
-            table.add_row(*row)
+    names = ("Peer", "Address", "AS", "State", "Up", "Family", "Received", "Used", "Sent")
+    rows = [row for peer in peers for row in _peer_rows(peer)]
+    # Calico's names of sessions hold the address.
+    kept, dropped = fitting(out, names, rows, ("Address", "AS"))
+    table = columns(*(names[i] for i in kept), right=("Received", "Used", "Sent"), fold=("Peer",))
+    for row in rows:
+        table.add_row(*(row[i] for i in kept))
     out.print(table)
+    tell_dropped(out, dropped)
     for peer in peers:
         if peer["uptime"] is None and peer["last_error"]:
             out.print(Text(f"{peer['name']}: {peer['last_error']}", "red"))
@@ -205,7 +169,7 @@ def show_peer(detail: PeerDetail) -> None:
     """One peer in full."""
     out = console()
     out.print(_facts(_peer_facts(detail)))
-    table = _table(
+    table = columns(
         "Family", "Received", "Used", "Stale", "Sent", "Queued", "Limit", "End-of-RIB",
         right=("Received", "Used", "Stale", "Sent", "Queued", "Limit"),
     )  # fmt: skip
@@ -286,60 +250,6 @@ def _messages(counts: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in counts.items())
 
 
-# routes
-
-
-def show_routes(routes: Iterator[Route]) -> None:
-    """A table of routes. A long one is printed while it comes."""
-    first = list(islice(routes, _AT_ONCE))
-    if not first:
-        console().print("no routes")
-        return
-    rest = next(routes, None)
-    if rest is None:
-        _short(first)
-    else:
-        _long(first, chain([rest], routes))
-
-
-_COLUMNS = ("", "Prefix", "Next hop", "From", "Pref", "LocPrf", "MED", "AS path", "Kernel")
-
-
-def _cells(route: Route) -> list[str]:
-    attrs = route["attributes"]
-    hop = attrs["next_hop"].split(" ")[0]
-    return [
-        flags(route),
-        route["prefix"],
-        hop,
-        origin_of(route["source"]),
-        str(route["preference"]),
-        "" if attrs["local_pref"] is None else str(attrs["local_pref"]),
-        "" if attrs["med"] is None else str(attrs["med"]),
-        attrs["as_path"],
-        route["kernel"] or "",
-    ]
-
-
-def _short(routes: list[Route]) -> None:
-    rows = [_cells(route) for route in routes]
-    # A column that says nothing takes no room.
-    used = [i for i in range(len(_COLUMNS)) if i < 4 or any(row[i] for row in rows)]
-    numbers = ("Pref", "LocPrf", "MED")
-    table = _table(*(_COLUMNS[i] for i in used), right=numbers, fold=("From", "AS path", "Next hop"))
-    for row in rows:
-        table.add_row(*(Text(row[i], style="dim" if row[0].startswith("!") else "") for i in used))
-    console().print(table)
-
-
-def _long(first: list[Route], rest: Iterable[Route]) -> None:
-    rows = [_cells(route) for route in first]
-    widths = [max(len(name), *(len(row[i]) for row in rows)) for i, name in enumerate(_COLUMNS)]
-    write = sys.stdout.write
-    for row in chain([list(_COLUMNS)], rows, map(_cells, rest)):
-        write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
-
-
 # kernel
 
 
@@ -354,18 +264,25 @@ def show_kernel(table: KernelTable) -> None:
     state = "" if summary["enabled"] else ", programming is off"
     out.print(Text(f"table {summary['table']}, protocol {summary['protocol']}, {form}{state}"))
     out.print(_kernel_states(summary["states"]))
-    counters = (f"{number:,} {name.replace('_', ' ')}" for name, number in summary["counters"].items())
+    counters = (f"{name.replace('_', ' ')} {number:,}" for name, number in summary["counters"].items())
     out.print(Text(f"since the start: {', '.join(counters)}"))
     if not table["troubles"]:
         return
     out.print()
-    rows = _table("Prefix", "State", "Next hops", "Metric", "Why", "Again in", fold=("Next hops", "Why"))
-    for route in table["troubles"]:
-        errno = f" (errno {route['errno']})" if route["errno"] else ""
-        rows.add_row(
-            route["prefix"], route["state"], "\n".join(route["hops"]) or route["kind"], str(route["metric"]),
-            route["text"] + errno, duration(route["retry_in"]),
-        )  # fmt: skip
-    out.print(rows)
+    names = ("Prefix", "State", "Again in", "Next hops", "Metric", "Why")
+    rows = [_trouble_cells(route) for route in table["troubles"]]
+    kept, dropped = fitting(out, names, rows, ("Metric", "Next hops"))
+    shown = columns(*(names[i] for i in kept), right=("Metric",), fold=("Why",))
+    for row in rows:
+        shown.add_row(*(row[i] for i in kept))
+    out.print(shown)
+    tell_dropped(out, dropped)
     if table["more"]:
         out.print(f"and {table['more']:,} more")
+
+
+def _trouble_cells(route: KernelRoute) -> list[str]:
+    errno = f" (errno {route['errno']})" if route["errno"] else ""
+    hops = ", ".join(route["hops"]) or route["kind"]
+    again = duration(route["retry_in"])
+    return [route["prefix"], route["state"], again, hops, str(route["metric"]), route["text"] + errno]

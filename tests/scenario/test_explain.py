@@ -279,7 +279,9 @@ def test_without_add_path_the_best_path_alone_counts(world: World) -> None:
     )
     # Node c has ADD-PATH: the ToR's path goes to it, node b's does not (it hears that one itself).
     assert told[MESH_C]["announced"] and len(told[MESH_C]["path_ids"]) == 1
-    assert "1 withheld: learned from a non-client over iBGP" in told[MESH_C]["text"]
+    assert told[MESH_C]["text"] == "announced"
+    assert [why[:40] for why in told[MESH_C]["withheld"]] == ["learned from a non-client over iBGP: not"]
+    assert any("other paths withheld: learned from" in line for line in story(answer, 200))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from prometheus_client.parser import text_string_to_metric_families
 
 from bgpd.api import metrics
@@ -58,9 +60,27 @@ async def test_many_peers_are_one_family_in_pieces(monkeypatch: pytest.MonkeyPat
     assert len(found["bgpd_peer_up"]) == 3
 
 
-def test_every_family_is_documented() -> None:
-    text = DOCUMENT.read_text()
+async def test_what_is_documented_is_what_is_exported() -> None:
+    world = World({"10.60.0.0/16": (101, "Network is unreachable")})
+    speaker = world.host.speaker
+    speaker.peers["tor"].findings["MED: attribute discarded"] = 3
+    speaker.peers["absent"].settings = evolve(speaker.peers["absent"].settings, disabled="its password is missing")
+    text = (await Exposition(Views(world.state)).text(Pace())).decode()
+    exported = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE bgpd_")}
+    rows = dict(re.findall(r"^\| `(bgpd_\w+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE))
+    assert exported == rows.keys()
     for name, _, labels in names():
-        assert f"`{name}`" in text, name
-        for label in labels:
-            assert f"`{label}`" in text, (name, label)
+        told = set(re.findall(r"`(\w+)`", rows[name])) | ({"peer"} if name.startswith("bgpd_peer_") else set())
+        assert told == set(labels), name
+
+
+async def test_names_follow_prometheus_conventions() -> None:
+    """Base units, `_total` on counters alone, a help text without a full stop (prometheus.io, "naming")."""
+    text = (await Exposition(Views(World().state)).text(Pace())).decode()
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\w+)$", text, re.MULTILINE))
+    for name, kind in kinds.items():
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not re.search(r"_(ms|us|minutes|hours|kb|mb|percent)(_|$)", name), name
+    for name, said in re.findall(r"^# HELP (bgpd_\S+) (.*)$", text, re.MULTILINE):
+        assert said and not said.endswith("."), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -14,11 +15,13 @@ import click
 import pytest
 from attrs import evolve
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from bgpd.api.schema import Explain, KernelTable, Peer, PeerDetail, Route, Status
 from bgpd.api.state import DaemonState
 from bgpd.ctl.client import Client, CtlError
 from bgpd.ctl.commands import make_cli
+from bgpd.ctl.frame import fitting
 
 from .api_support import World, checked, serving
 
@@ -331,3 +334,12 @@ def test_ctl_starts_without_the_speaker_and_the_servers_modules() -> None:
     names = loaded.stdout.split()
     assert "bgpd.api.schema" in names
     assert not {"bgpd.speaker", "bgpd.api.server", "aiohttp", "asyncio", "rich", "prometheus_client"} & set(names)
+
+
+def test_columns_go_in_order_until_a_row_fits_the_terminal_and_a_pipe_gets_them_all() -> None:
+    names, rows = ("Peer", "Address", "AS"), [("n" * 20, "a" * 30, "65001")]
+    for width, kept, dropped in ((80, [0, 1, 2], []), (40, [0, 2], ["Address"]), (10, [0], ["Address", "AS"])):
+        terminal = Console(file=io.StringIO(), width=width, force_terminal=True)
+        assert fitting(terminal, names, rows, ("Address", "AS", "Absent")) == (kept, dropped)
+    pipe = Console(file=io.StringIO(), width=10)
+    assert fitting(pipe, names, rows, ("Address",)) == ([0, 1, 2], [])

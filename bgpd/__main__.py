@@ -1,7 +1,7 @@
 """The daemon `bgpd`: composition root, the only file that sees configuration, core, kernel, sockets and API together.
 
-Order of a start (design §4): settings from a complete snapshot; listening addresses reserved, so that a second daemon
-ends before it touches anything; first kernel dump; local paths into the Speaker; only then connect and accept.
+Order of a start (design §4): health and api, which say what is waited for; settings from a complete snapshot; listening
+addresses reserved, so that a second daemon ends before it touches anything; first kernel dump; local paths into the Speaker; only then connect and accept.
 """
 
 from __future__ import annotations
@@ -220,6 +220,8 @@ class Daemon:
         for reason, names in ignored(os.environ).items():
             _log.info("without effect here: %s (%s)", ", ".join(names), reason)
         try:
+            # Before all else: while the datastore is waited for, they say so.
+            closers.append(await self._start_api())
             if (compiled := await self._first_settings()) is None:
                 return
             listener = Listener(loop)
@@ -228,7 +230,6 @@ class Daemon:
                 listener.bind(compiled)
             except ListenError as error:
                 raise StartError(str(error)) from None
-            closers.append(await self._start_api())
             closers.append(await self._start_bird_sockets())
             await self._start_kernel(compiled)
             await self._start_speaker(listener)

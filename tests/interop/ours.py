@@ -50,21 +50,27 @@ class Ours:
         """The command line after `python`."""
         raise NotImplementedError
 
-    def start(self) -> None:
-        """Start and wait for its line `ready`."""
+    def start(self, ready: bool = True) -> None:
+        """Start and wait for its line `ready`; or only until it can be asked."""
         seen = self.log.read_bytes().count(b"ready ") if self.log.exists() else 0
         argv = [sys.executable, *self.arguments(), "--socket", str(self.socket), "--health", "none",
                 "--state-dir", str(self.directory / "state"), *([] if self.kernel else ["--no-kernel"])]  # fmt: skip
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
         self.process = Process(self.namespace, argv, self.log, {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"})
 
-        def ready() -> bool:
+        def is_ready() -> bool:
             assert self.process is not None
             if not self.process.alive():
                 raise RuntimeError(f"our daemon ended: {self.process.output()}")
-            return self.log.read_bytes().count(b"ready ") > seen
+            return self.log.read_bytes().count(b"ready ") > seen if ready else self._answers()
 
-        wait_until(ready, 20, "our daemon is ready")
+        wait_until(is_ready, 20, "our daemon is ready")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.get("/status"))
+        except OSError:
+            return False
 
     def stop(self) -> None:
         """SIGTERM: TCP connections close without a word, as for a restart."""
@@ -109,6 +115,10 @@ class Ours:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True, env=environment, cwd=ROOT)
         return done.stdout
 
+    def status(self) -> str:
+        """What `bgpctl status` prints, in one line."""
+        return " ".join(self.bgpctl("status").split())
+
     def peers(self) -> dict[str, Json]:
         """Peers by address."""
         return {item["address"]: item for item in self.get("/peers")}
@@ -117,6 +127,10 @@ class Ours:
         """Whether the session with this peer is up."""
         peer = self.peers().get(address)
         return peer is not None and peer["state"] == "Established"
+
+    def wait_started(self) -> None:
+        """After `start(ready=False)`: until it has its settings."""
+        wait_until(lambda: self.get("/status")["asn"] is not None, 30, "our daemon has its settings")
 
     def wait_established(self, *addresses: str, seconds: float = 30.0) -> None:
         """Wait until these sessions are up."""

@@ -733,10 +733,14 @@ def test_the_daemon_over_outages_a_wipe_and_a_start_without_etcd(pair: Pair) -> 
     ours = EtcdNode(pair.ours, pair.directory / "ours", etcd.url)
     pair.speakers.append(ours)
     try:
+        # Neither etcd nor a copy: it waits, and says what for.
+        bird.start()
+        ours.start(ready=False)
+        wait_until(lambda: "refused" in ours.datastore()["text"], 30, "the first attempt")
+        assert not ours.get("/status")["ready"]["ok"] and "not connected: etcd at 127.0.0.1" in ours.status()
         start()
         put(*everything)
-        bird.start()
-        ours.start()
+        ours.wait_started()
         ours.wait_established(PEER4)
         bird.wait_routes(OURS4, 1)
 
@@ -747,6 +751,7 @@ def test_the_daemon_over_outages_a_wipe_and_a_start_without_etcd(pair: Pair) -> 
             assert bird.established(OURS4) and len(bird.routes(OURS4)) == 1
             time.sleep(0.5)
         assert ours.datastore()["age_seconds"] >= OUTAGE and ours.peers()[PEER4]["flaps"] == 0
+        assert "not connected" in ours.status() and "in force since before" in ours.status()
 
         # A restart without etcd: the last good copy, marked with its age.
         ours.stop()
@@ -755,7 +760,7 @@ def test_the_daemon_over_outages_a_wipe_and_a_start_without_etcd(pair: Pair) -> 
         bird.wait_routes(OURS4, 1)
         store = ours.datastore()
         assert not store["connected"] and store["age_seconds"] >= OUTAGE
-        assert any("the last good copy" in problem["text"] for problem in store["problems"])
+        assert "the last good copy, true until" in ours.status() and "in force since before" in ours.status()
         start()
         put(block("a", "10.244.2.0/26"))
         bird.wait_routes(OURS4, 2)

@@ -487,6 +487,14 @@ def test_the_daemon_follows_kubectl(pair: Pair, figure: Callable[[str, object], 
     """Sessions and routes follow `kubectl apply`; neither an outage nor a wiped cluster takes anything away."""
     need(Bird)
     cluster = Cluster(pair)
+    bird = pair.daemon(Bird, peer_config(session(IPV4)))
+    ours = KubeNode(pair.ours, pair.directory / "ours", cluster.kubeconfig)
+    pair.speakers.append(ours)
+    # Neither the API nor a copy: it waits, and says what for.
+    bird.start()
+    ours.start(ready=False)
+    wait_until(lambda: "refused" in ours.get("/status")["datastore"]["text"], 30, "the first attempt")
+    assert not ours.get("/status")["ready"]["ok"] and "not connected: the Kubernetes API at" in ours.status()
     cluster.start()
     tor: Json = {"peerIP": PEER4, "asNumber": PEER_AS}
     cluster.apply(
@@ -497,11 +505,7 @@ def test_the_daemon_follows_kubectl(pair: Pair, figure: Callable[[str, object], 
         block("a", "10.244.1.0/26"),
         block("b", "10.244.9.0/26"),
     )
-    bird = pair.daemon(Bird, peer_config(session(IPV4)))
-    ours = KubeNode(pair.ours, pair.directory / "ours", cluster.kubeconfig)
-    pair.speakers.append(ours)
-    bird.start()
-    ours.start()
+    ours.wait_started()
     ours.wait_established(PEER4)
     one, two = (route(cidr, OURS4, "65001", local_pref=100) for cidr in ("10.244.1.0/26", "10.244.2.0/26"))
     bird.wait_table(OURS4, [one])
@@ -523,6 +527,15 @@ def test_the_daemon_follows_kubectl(pair: Pair, figure: Callable[[str, object], 
     while time.monotonic() < end:
         assert bird.established(OURS4) and len(bird.routes(OURS4)) == 1
         time.sleep(0.5)
+    assert "not connected" in ours.status() and "in force since before" in ours.status()
+
+    # A restart without it: the last good copy, marked with its age.
+    ours.stop()
+    ours.start()
+    ours.wait_established(PEER4)
+    bird.wait_routes(OURS4, 1)
+    assert "the last good copy, true until" in ours.status() and "in force since before" in ours.status()
+    assert ours.get("/status")["datastore"]["age_seconds"] >= OUTAGE
     cluster.start()
     cluster.apply(block("a", "10.244.3.0/26"))
     wait_until(lambda: len(bird.routes(OURS4)) == 2, 20, "the new block after the outage")

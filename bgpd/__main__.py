@@ -1,7 +1,8 @@
 """The daemon `bgpd`: composition root, the only file that sees configuration, core, kernel, sockets and API together.
 
 Order of a start (design §4): health and api, which say what is waited for; settings from a complete snapshot; listening
-addresses reserved, so that a second daemon ends before it touches anything; first kernel dump; local paths into the Speaker; only then connect and accept.
+addresses reserved, so that a second daemon ends before it touches anything; first kernel dump; local paths into the
+Speaker; only then connect and accept.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class EtcdSource:
 
     # --- listing
 
-    async def list(self) -> Listing:
-        """Everything at one revision. Raises Unavailable, Expired or DatastoreError."""
+    async def list(self, *, partial: bool = False) -> Listing:
+        """Everything at one revision, never less. Raises Unavailable, Expired or DatastoreError."""
         revision = 0
         known: dict[bytes, tuple[int, int, StoreChange | None]] = {}
         changes: list[StoreChange] = []

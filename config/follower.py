@@ -221,7 +221,7 @@ class Follower:
         while True:
             try:
                 if revision is None:
-                    listing = await self._source.list()
+                    listing = await self._source.list(partial=bool(len(self.snapshot)))
                     held = self._seen.apply(self._pending)
                     self._take(complete(held, listing.changes, listing.unknown), listing.trouble)
                     revision, self._listed = listing.revision, True

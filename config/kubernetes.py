@@ -102,6 +102,8 @@ class KubernetesSource:
         self._troubles: dict[str, str] = {}
         self._absent: set[str] = set()
         """Feeds whose kind does not exist."""
+        self._unread: frozenset[str] = frozenset()
+        """Feeds that the last listing had to leave out."""
 
     async def close(self) -> None:
         """Let go of all connections."""
@@ -173,40 +175,46 @@ class KubernetesSource:
 
     # --- listing
 
-    async def list(self) -> Listing:
-        """Everything. Raises Unavailable, or DatastoreError (who we are, what we may)."""
+    async def list(self, *, partial: bool = False) -> Listing:
+        """Everything; with `partial` at least something. Raises Unavailable, or DatastoreError (who we are, what we
+        may)."""
         await self._discover()
         self._troubles.clear()
-        await self._list_all([feed for name, feed in self._feeds.items() if not name.startswith("Secret/")])
+        await self._list_all([f for name, f in self._feeds.items() if not name.startswith("Secret/")], partial)
         wanted = self._secret_scopes()
         for name in [name for name in self._feeds if name.startswith("Secret/") and name not in wanted]:
             del self._feeds[name]
         secrets = [self._feeds.setdefault(name, self._feed(scope)) for name, scope in wanted.items()]
-        await self._list_all(secrets)
+        await self._list_all(secrets, partial)
         changes: dict[Key, StoreChange] = {}
         for feed in self._feeds.values():
             changes.update((item.key, item) for item in feed.changes())
-        unknown = {feed.api.kind for feed in self._feeds.values() if not feed.revision}
-        if self._asked is None:
+        self._unread = frozenset(name for name, feed in self._feeds.items() if not feed.revision)
+        unknown = {self._feeds[name].api.kind for name in self._unread}
+        if self._asked is None or unknown & {"BGPPeer", "BGPConfiguration"}:
+            # Who names them is not known.
             unknown.add("Secret")
         return Listing(self._revisions(), tuple(changes.values()), frozenset(unknown), self._trouble())
 
-    async def _list_all(self, feeds: Iterable[Feed]) -> None:
-        """Feeds that cannot be listed, and need not be, have no revision afterwards."""
+    async def _list_all(self, feeds: Iterable[Feed], partial: bool) -> None:
+        """Feeds that cannot be listed, and need not be, have no revision afterwards.
+
+        None need be with `partial`, as long as others are.
+        """
         feeds = tuple(feeds)
         results = await asyncio.gather(*(feed.list() for feed in feeds), return_exceptions=True)
         fatal: builtins.list[BaseException] = []
         for feed, result in zip(feeds, results, strict=True):
             self._absent.discard(feed.scope.name)
             if not isinstance(result, BaseException):
-                self._note_names(feed.changes())
+                self._note_names((*result, *feed.changes()))
                 continue
             feed.revision = ""
             failure = self._fail(feed, result)
             optional = isinstance(failure, DatastoreError) and feed.api.kind in OPTIONAL
             if not optional and not isinstance(failure, Missing):
                 fatal.append(failure)
-        if fatal:
+        if fatal and not (partial and any(feed.revision for feed in self._feeds.values())):
             # What waiting does not mend says more than what it does.
             raise next((error for error in fatal if isinstance(error, DatastoreError)), fatal[0])
 
@@ -281,9 +289,12 @@ class KubernetesSource:
         if news.feed is None:
             return []
         if news.failure is None:
+            self._note_names(news.changes)
+            if news.feed.scope.name in self._unread:
+                # What went meanwhile is found by comparing.
+                raise Expired(f"{news.feed.api.resource} could not be read before")
             self._troubles.pop(news.feed.scope.name, None)
             self._absent.discard(news.feed.scope.name)
-            self._note_names(news.changes)
             return [item for item in news.changes if not (isinstance(item, Remove) and self._held(item.key))]
         if not isinstance(news.failure, Missing) and self._tasks.keys() <= self._troubles.keys() | self._absent:
             raise news.failure

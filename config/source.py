@@ -60,8 +60,11 @@ class Source(Protocol):
     url: str
     """For people; without secrets."""
 
-    async def list(self) -> Listing:
-        """Everything. Raises Unavailable, and DatastoreError for what waiting does not mend (wrong credentials)."""
+    async def list(self, *, partial: bool = False) -> Listing:
+        """Everything. Raises Unavailable, and DatastoreError for what waiting does not mend (wrong credentials).
+
+        `partial`: there are earlier objects, so that kinds which cannot be read may be left out (`Listing.unknown`).
+        """
 
     def watch(self, revision: object) -> AsyncIterator[Batch]:
         """What happens after a revision. Raises Expired, Unavailable or DatastoreError; never ends quietly."""

@@ -120,7 +120,7 @@ class MemorySource:
         self.store = store
         self._bend = bend
 
-    async def list(self) -> Listing:
+    async def list(self, *, partial: bool = False) -> Listing:
         self.store.attempts += 1
         if self.store.failure is not None:
             raise self.store.failure

@@ -389,7 +389,7 @@ def test_the_loss_of_all_but_nodes_is_held_back() -> None:
 
 def test_kinds_that_cannot_be_listed_stay_as_they_are(tmp_path: Path) -> None:
     class Partial(MemorySource):
-        async def list(self) -> Listing:
+        async def list(self, *, partial: bool = False) -> Listing:
             found = await super().list()
             changes = tuple(change for change in found.changes if change.key[0] != "IPPool")
             return Listing(found.revision, changes, frozenset({"IPPool"}), "pools may not be read")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 import yaml
 
 from config import resources as r
+from config.copy import CopyFile
 from config.datastore import DatastoreError
+from config.follower import Follower, Timing
 from config.kubernetes_edit import KubernetesEditor
 from tests.kube.rbac import Rbac
 from tests.kube.server import KubeServer
 from tests.kube.store import CORE, V3, Kind, Store
-from tests.kube.support import cidrs, custom, followed, node, peer, pool, secret
+from tests.kube.support import Followed, cidrs, custom, followed, node, peer, pool, secret, source
 
 ROOT = Path(__file__).resolve().parents[2]
 RBAC = Rbac(ROOT / "containers" / "rbac.yaml")
@@ -97,3 +100,52 @@ async def test_other_secrets_than_those_that_the_manifest_names(server: KubeServ
         last = await watched.until(lambda found: "p" in cidrs(found) and "tor" in found.of(r.BGPPeer))
         assert not last.of(r.Secret)
         assert "grant the verb list on secrets" in await watched.status(bool)
+
+
+def no_peers(verb: str, kind: Kind, space: str, name: str) -> bool:
+    return kind.plural == "bgppeers"
+
+
+async def test_one_kind_that_may_not_be_read_holds_up_no_later_listing(server: KubeServer) -> None:
+    """A right that is taken away, and then the time for everything to be listed again comes."""
+    server.store.put(peer("tor", secret_name="bgp-secrets"))
+    server.store.put(secret("bgp-secrets", "hunter2"))
+    timing = Timing(resync=0.2)
+    async with Followed(Follower(source(server), node="a", timing=timing)) as watched:
+        await watched.until()
+        server.denied = no_peers
+        server.cut()
+        for number in range(5):
+            server.store.put(pool(f"p{number}", f"10.{number}.0.0/16"))
+            last = await watched.until(lambda found: f"p{number}" in cidrs(found))  # noqa: B023
+            assert "tor" in last.of(r.BGPPeer) and last.of(r.Secret) and last.complete
+            await asyncio.sleep(0.2)
+        await watched.status(lambda text: "grant the verb list on bgppeers.crd.projectcalico.org" in text)
+        server.store.remove("BGPPeer", "tor")
+        server.denied = lambda *asked: False
+        last = await watched.until(lambda found: not found.of(r.BGPPeer) and not found.of(r.Secret))
+        await watched.status(lambda text: not text)
+
+
+async def test_one_kind_that_may_not_be_read_at_a_start_with_a_copy(server: KubeServer, tmp_path: Path) -> None:
+    """What the copy has of it stays, passwords too, and the rest is followed. Later it is compared."""
+    for name in ("tor", "gone"):
+        server.store.put(peer(name, secret_name="bgp-secrets"))
+    server.store.put(secret("bgp-secrets", "hunter2"))
+
+    def kept() -> Followed:
+        return Followed(Follower(source(server), node="a", copy=CopyFile(str(tmp_path), "a", "kubernetes")))
+
+    async with kept() as watched:
+        await watched.until()
+    server.denied = no_peers
+    server.store.put(pool("p"))
+    server.store.remove("BGPPeer", "gone")
+    async with kept() as watched:
+        last = await watched.until(lambda found: "p" in cidrs(found))
+        assert set(last.of(r.BGPPeer)) == {"tor", "gone"} and last.of(r.Secret) and last.complete
+        assert "grant the verb list on bgppeers.crd.projectcalico.org" in await watched.status(bool)
+        server.denied = lambda *asked: False
+        last = await watched.until(lambda found: set(found.of(r.BGPPeer)) == {"tor"})
+        assert last.of(r.Secret)
+        await watched.status(lambda text: not text)

@@ -393,6 +393,30 @@ async def test_client_certificates(secure: tuple[KubeServer, Path], inline: bool
         await store.until(lambda found: "p" in cidrs(found))
 
 
+async def test_in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service account's token and authority from their volume, where kubelet replaces them."""
+    certificates(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(f"{tmp_path}/server.pem", f"{tmp_path}/server.key")
+    volume = tmp_path / "serviceaccount"
+    volume.mkdir()
+    (volume / "token").write_text("first")
+    (volume / "ca.crt").write_bytes((tmp_path / "ca.pem").read_bytes())
+    monkeypatch.setattr("config.kubernetes_access.SERVICE_ACCOUNT", str(volume))
+    async with KubeServer(tls=context) as server:
+        server.store.put(node("a"))
+        server.tokens = {"first"}
+        env = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.port)}
+        async with Followed(open_datastore("kubernetes:", node="a", state_dir=None, env=env)) as store:
+            await store.until(lambda found: "a" in found.of(r.Node))
+            (volume / "token").write_text("second")
+            server.tokens = {"second"}
+            server.cut()
+            server.store.put(pool("p"))
+            await store.until(lambda found: "p" in cidrs(found))
+            await store.status(lambda text: not text)
+
+
 @pytest.mark.parametrize(
     "case", ["other authority", "no certificate", "no TLS", "no such file", "other name", "insecure"]
 )

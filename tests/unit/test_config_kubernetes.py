@@ -280,6 +280,19 @@ async def test_events_in_pieces_and_of_a_mebibyte(server: KubeServer) -> None:
         assert "huge" in cidrs(last)
 
 
+async def test_a_slow_server(server: KubeServer) -> None:
+    """Every answer takes its time, and comes in small pieces; nothing is missed, and nothing is called a fault."""
+    for number in range(5):
+        server.store.put(pool(f"p{number}", f"10.{number}.0.0/16"))
+    server.faults.slow, server.faults.pieces = 0.4, 50
+    async with followed(server) as watched:
+        assert len(cidrs(await watched.until())) == 5
+        server.store.put(pool("late"))
+        server.store.remove("IPPool", "p0")
+        last = await watched.until(lambda found: "late" in cidrs(found) and "p0" not in cidrs(found))
+        assert last.complete and not watched.store.status().text
+
+
 async def test_events_twice_and_in_the_wrong_order(server: KubeServer) -> None:
     """The newest version of an object counts, whatever a watch says after it."""
     chance = random.Random(4)

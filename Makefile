@@ -5,6 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 LOCK := requirements.lock
+CHARTS := $(VENV)/.charts
 IMAGE ?= calico-bgpd:dev
 TARGET ?=
 UV ?= uv
@@ -18,7 +19,7 @@ help:
 	@echo "make demo-down remove what a demo with KEEP=1 left"
 	@echo "make test      every test this machine can run (ARGS=... goes to pytest)"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     figures beside other daemons"
+	@echo "make bench     figures beside other daemons, with a verdict for each target, a chart and JSON (about 25 minutes)"
 	@echo "make count     instructions of the reflector's hot path, against the committed baseline (needs valgrind)"
 	@echo "make venv      only prepare $(VENV)"
 	@echo "make image     build the container image $(IMAGE) (TARGET=node: under runit, with BIRD's names)"
@@ -53,8 +54,13 @@ demo: $(STAMP)
 demo-down: $(STAMP)
 	@$(BIN)/python -m tests.lab.demo --down
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.bench $(ARGS)
+bench: $(STAMP) $(CHARTS)
+	@mkdir -p build
+	$(BIN)/python -m tests.bench --json build/bench.json --chart build/bench.png $(ARGS)
+
+# Where the chart's library cannot be had, the table comes without a chart.
+$(CHARTS): tests/bench/requirements.lock $(STAMP)
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<; then touch $@; fi
 
 count: $(STAMP)
 	$(BIN)/python -m tests.bench.count $(ARGS)
@@ -70,6 +76,8 @@ lock:
 	  --extra dev pyproject.toml -o $(LOCK)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra uvloop --extra etcd3 -c $(LOCK) pyproject.toml -o containers/requirements.lock
+	echo "matplotlib>=3.8" | $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  -c $(LOCK) - -o tests/bench/requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -31,10 +31,15 @@ def case_reflector(bench: Bench, name: str) -> None:
         bench.report.remark(f"{name}: without {', '.join(left_out)}, which takes 20 s and more a run (--slow-peers)")
     bench.report.row("reflector, all cases", FAILED, "", limit=0).ours = bench.failed
     done: set[str] = set()
+    once: dict[str, None] = {}
     for who in bench.turns(FLAGS, *scenario.variants, *peers, most=scenario.runs):
-        if who not in done or not _far(bench.report, name, who):
-            bench.attempt(name, who, partial(_turn, bench, name, scenario, who))
+        if who in done and _far(bench.report, name, who):
+            once[PEERS[who]] = None
+            continue
+        bench.attempt(name, who, partial(_turn, bench, name, scenario, who))
         done.add(who)
+    if once:
+        bench.report.remark(f"{name}: fewer runs of {', '.join(once)}: far from the best in all figures, or failed")
 
 
 def _far(report: Report, name: str, who: str) -> bool:

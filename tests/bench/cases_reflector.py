@@ -53,11 +53,11 @@ def _far(report: Report, name: str, who: str) -> bool:
 
 def _turn(bench: Bench, name: str, scenario: Scenario, who: str) -> None:
     print(f"    {name}, {who}", file=sys.stderr, flush=True)
-    if who in OURS:
-        bench.failed[0] += 1
-    found = _load(bench, scenario, who)
-    if who in OURS:
-        bench.failed[0] -= 1
+    try:
+        found = _load(bench, scenario, who)
+    except Exception:
+        bench.failed[0] += who in OURS
+        raise
     for figure in scenario.figures:
         value, add = figure.of(found), bench.report.add
         if who in PEERS or who == FLAGS:

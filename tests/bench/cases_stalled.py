@@ -21,7 +21,7 @@ TABLE = SCENARIOS["S4"]
 PREFIXES = 500_000
 PER_PEER = 128 * 1024
 """Octets beside the table that each peer may cost."""
-READING = 20.0
+READING = 15.0
 """Seconds for which the others stay after the flood: the stalled client must have read all within them."""
 
 

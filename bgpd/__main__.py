@@ -118,6 +118,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="what must be known after a restart (%(default)s)"
     )
+    add("--no-node-status", action="store_true",
+        help="leave CalicoNodeStatus to calico-node's own reporter, which asks BIRD's control sockets")  # fmt: skip
     add("--cease-on-exit", action="store_true",
         help="tell peers when stopping, so that they drop our routes; else they keep them for a restart")  # fmt: skip
     add("--log-level", choices=LEVELS, help="default: what BGPConfiguration says, else info")
@@ -325,7 +327,7 @@ class Daemon:
 
     def _report(self) -> None:
         """CalicoNodeStatus is the node speaker's: a standalone reflector is no node of Calico's."""
-        if hasattr(self._options, "bird_sockets"):
+        if not getattr(self._options, "no_node_status", True):
             reporter = make_reporter(self._state, self._options.datastore, self._options.state_dir)
             reporter.on_snapshot(self._datastore.snapshot)
             self._reporter = reporter

@@ -2,7 +2,8 @@
 
 Each flow is one UDP socket: it sends numbered packets to its counterpart at a steady rate and notes the numbers that
 come the other way, so loss is known for each direction by itself. Commands come on standard input, one a line:
-`send` (begin), `stop` (stop sending), `first` (forget the first arrival), `report` (print one line of JSON).
+`send` (begin), `stop` (stop sending, and say `stopped`), `first` (forget the first arrival), `report` (print one line
+of JSON).
 End of input ends the process.
 """
 
@@ -157,6 +158,7 @@ class Prober:
             self.sending, self.began, self.rounds = True, time.monotonic(), 0
         elif word == "stop":
             self.sending = False
+            print("stopped", flush=True)
         elif word == "first":
             for flow in self.flows:
                 flow.first = None

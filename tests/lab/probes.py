@@ -222,6 +222,8 @@ class Probes:
         """Stop sending, let what is under way arrive, and account for every packet."""
         for process in self._processes.values():
             process.say("stop")
+        for process in self._processes.values():
+            process.hear()
         time.sleep(settle)
         reports = self.reports()
         return Account(tuple(self._loss(reports, *direction) for direction in self._directions))

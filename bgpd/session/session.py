@@ -26,7 +26,9 @@ from bgpd.wire.open import parse_open
 from bgpd.wire.refresh import RouteRefresh, parse_refresh
 
 COLLISION_WAIT = 1.0
-"""Seconds that the answer to an OPEN waits for the connection that would win against it."""
+"""Seconds that the answer to an OPEN waits for the OPEN of another connection to the same peer."""
+DIAL_WAIT = 0.3
+"""Seconds that it waits for a dial in flight to become such a connection, or to fail."""
 YOUNG = 1.0
 """Seconds in Established after which a second connection means a restarted peer and not the tail of a collision."""
 PROBE_TIME = 1.0
@@ -214,6 +216,9 @@ class Session(Actions):
             return
         self.statistics.connect_failures += 1
         self.statistics.trouble = ("Socket", reason)
+        if self._main.undecided and self._second is None:
+            self._release(self._main, now)
+            return
         if self._main.state is State.CONNECT:
             self._retry.failures += 1
             self._notice(logging.INFO, f"cannot connect to {self.peer.address} port {self.peer.port}: {reason}")
@@ -366,7 +371,11 @@ class Session(Actions):
             return
         machine.received, machine.negotiated = received, negotiated
         other = self._other(machine)
-        if other is None:
+        if other is None and self._dialing and negotiated.graceful is not None:
+            # BIRD takes a connection that it accepts when it is Established on another for our restart, and drops what
+            # it kept for us (RFC 4724 §4.2). So nothing may be Established while a dial of ours is in flight.
+            machine.decide_at = now + DIAL_WAIT
+        elif other is None:
             self._fire(machine, Event.BGP_OPEN, QUIET, now)
         elif other.state is State.ESTABLISHED:
             self._fire(other, Event.TCP_CONNECTION_FAILS, causes.replaced(), now)
@@ -377,17 +386,15 @@ class Session(Actions):
     def _collide(self, machine: Machine, other: Machine, agreed: Negotiated, now: float) -> None:
         """Two connections, and the OPEN of `machine` has just come.
 
-        RFC 4271 compares when both OPENs are there. Where this one will lose then, its answer is put off for a moment:
-        answered at once, one side could reach Established on it while the other side closes it, and both would be lost
-        (without the delay about 1 in 130 simulated simultaneous starts had no session after 3 s).
+        RFC 4271 compares when both OPENs are there; until then the answer is put off for a moment. Answered at once,
+        one side could reach Established on it while the other side closes it, and both would be lost (without the
+        delay about 1 in 130 simulated simultaneous starts had no session after 3 s), or while the other side has yet
+        to accept the other one.
         """
-        wins = machine.outgoing == local_wins(agreed.local_id, agreed.local_asn, agreed.peer_id, agreed.peer_asn)
         if other.received is None:
-            if wins:
-                self._fire(machine, Event.BGP_OPEN, QUIET, now)
-            else:
-                machine.decide_at = now + COLLISION_WAIT
+            machine.decide_at = now + COLLISION_WAIT
             return
+        wins = machine.outgoing == local_wins(agreed.local_id, agreed.local_asn, agreed.peer_id, agreed.peer_asn)
         loser = other if wins else machine
         self._dump(loser, "it has the lower BGP identifier or AS number on its side", now)
         if wins and not machine.undecided and machine.state is State.OPEN_SENT:
@@ -420,8 +427,10 @@ class Session(Actions):
             self._fire(machine, Event.SEND_HOLD_TIMER_EXPIRES, cause, now)
         elif machine.decide_at <= now:
             other = self._other(machine)
-            assert other is not None
-            self._dump(other, "the peer did not go on with this one", now)
+            if other is None:
+                self._release(machine, now)
+            else:
+                self._dump(other, "the peer did not go on with this one", now)
         elif machine.keepalive_at <= now:
             self._fire(machine, Event.KEEPALIVE_TIMER_EXPIRES, QUIET, now)
 

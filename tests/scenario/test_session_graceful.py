@@ -12,8 +12,9 @@ from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
 from bgpd.session.events import Close, Down, Established, StaleExpired
 from bgpd.session.fsm import State
 from bgpd.session.local import LocalState
+from bgpd.session.session import DIAL_WAIT
 from bgpd.wire.capabilities import FourOctetAs, GracefulRestartCapability, MultiProtocol
-from bgpd.wire.framing import KEEPALIVE
+from bgpd.wire.framing import KEEPALIVE, MessageType
 from bgpd.wire.notification import Notification
 from bgpd.wire.open import Open, build_open
 from tests.scenario.pair import Pair, Script, packed_id, peer_settings
@@ -317,3 +318,70 @@ class TestTakeOver:
         script.pass_time(0.5)
         assert script.accept() is None
         assert script.session.state is State.ESTABLISHED
+
+
+class TestDialInFlight:
+    """The peer has dialled us while our dial to it is under way, and is Established on its own as soon as we answer.
+
+    If it then accepts ours, BIRD takes that for our restart: a second one, so it drops the routes that it kept.
+    """
+
+    def overlap(self) -> tuple[Script, int]:
+        script = Script()
+        script.session.start(0.0)
+        script.pass_time(10.0)
+        assert script.is_in(State.CONNECT)
+        theirs = script.accept()
+        assert theirs is not None
+        script.clear()
+        script.say(theirs, build_open(script.peer_open()), KEEPALIVE)
+        assert script.sent_types() == [], "not answered while the dial is in flight"
+        return script, theirs
+
+    def test_answered_when_the_dial_fails(self) -> None:
+        script, theirs = self.overlap()
+        script.session.connect_failed("Connection refused", script.now)
+        assert script.is_in(State.ESTABLISHED)
+        assert script.session.conn == theirs
+
+    def test_answered_when_the_dial_hangs(self) -> None:
+        script, theirs = self.overlap()
+        script.pass_time(DIAL_WAIT)
+        assert script.is_in(State.ESTABLISHED)
+        assert script.session.conn == theirs
+        script.clear()
+        ours = script.connect()
+        assert script.events(Close) == [Close(ours)]
+
+    def test_both_open_messages_decide(self) -> None:
+        """Ours wins by the identifiers or loses; before the OPEN on it nobody is Established on the other."""
+        for peer_id, stays in ((0x0A000002, "theirs"), (0x0A000000, "ours")):
+            script = Script(peer_id=peer_id)
+            script.session.start(0.0)
+            script.pass_time(10.0)
+            theirs = script.accept()
+            assert theirs is not None
+            script.say(theirs, build_open(script.peer_open()), KEEPALIVE)
+            ours = script.connect()
+            script.clear()
+            assert MessageType.KEEPALIVE not in script.sent_types()
+            script.say(ours, build_open(script.peer_open()), KEEPALIVE)
+            assert script.is_in(State.ESTABLISHED)
+            assert script.session.conn == (theirs if stays == "theirs" else ours)
+            assert script.codes() == [(6, 7)]
+
+    def test_a_dial_that_is_closed_again(self) -> None:
+        script, theirs = self.overlap()
+        ours = script.connect()
+        script.session.lost(ours, "the peer closed the connection", script.now)
+        assert script.is_in(State.ESTABLISHED)
+        assert script.session.conn == theirs
+
+    def test_without_graceful_restart_nothing_waits(self) -> None:
+        script = Script(peer_settings("tor", 65001, graceful_restart=False))
+        script.session.start(0.0)
+        script.pass_time(10.0)
+        theirs = script.accept()
+        assert theirs is not None
+        script.say(theirs, build_open(script.peer_open()), KEEPALIVE)
+        assert script.is_in(State.ESTABLISHED)

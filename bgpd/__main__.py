@@ -127,6 +127,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--loop", choices=("auto", "asyncio", "uvloop"), default="auto", help="auto: uvloop where it is installed")
     add("--version", action="version", version=f"bgpd {version()}")
     options = parser.parse_args(arguments)
+    if options.datastore is None and (kind := os.environ.get("DATASTORE_TYPE")):
+        parser.error(f"DATASTORE_TYPE is {kind!r}: give kubernetes or etcdv3, or --datastore")
     if options.datastore is None:
         parser.error("the following arguments are required: --datastore (or the variable DATASTORE_TYPE)")
     return options
@@ -179,6 +181,8 @@ class Daemon:
         self._forwarding_kept = True
         self._runner: Runner | None = None
         self._kernel: Kernel | None = None
+        self._mark: socket.socket | None = None
+        """Says that we write the kernel's routes; the end of the process takes it away."""
         self._early: list[LocalChange] = []
         self._addresses: frozenset[bytes] = frozenset()
         self._devices: Mapping[str, int] = {}
@@ -280,8 +284,13 @@ class Daemon:
         if self._options.no_kernel:
             # A speaker that forwards nothing cannot have lost any forwarding state (design §4).
             return
+        from bgpd.shell.alone import AlreadyRunning, claim
         from bgpd.shell.kernel import Kernel, KernelError
 
+        try:
+            self._mark = claim(settings.fib.table, settings.fib.protocol) if settings.fib.enabled else None
+        except AlreadyRunning as error:
+            raise StartError(str(error)) from None
         self._kernel = Kernel(settings.fib, settings.learn, self._on_local, self._on_addresses, self._on_devices)
         try:
             await self._kernel.start()

@@ -68,7 +68,10 @@ def validate(files: tuple[str, ...], output: str) -> None:
         for problem in problems:
             click.echo(("" if problem.refused else "notice: ") + str(problem))
         bad, notices = len(given.objects) - good, len(problems) - len(refused)
-        click.echo(f"{good} objects good, {bad} refused, {notices} notices")
+        unread = sum(not problem.object for problem in refused)
+        other = f", {unread} not readable" if unread else ""
+        objects, noted = "object" if good == 1 else "objects", "notice" if notices == 1 else "notices"
+        click.echo(f"{good} {objects} good, {bad} refused{other}, {notices} {noted}")
     sys.exit(1 if refused else 0)
 
 

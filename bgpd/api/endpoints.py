@@ -95,7 +95,7 @@ def unix_socket(wanted: str | None) -> tuple[socket.socket, str, str]:
             continue
         why = f"{reasons[0]}; the api is at {path}" if reasons else ""
         return sock, path, why
-    raise ServeError("; ".join([*reasons, "name a path with --socket"]))
+    raise ServeError(f"{' and '.join(r.partition(';')[0] for r in reasons)}; name a place with --socket")
 
 
 def control_socket(path: str, option: str, mode: int) -> socket.socket:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -184,6 +185,8 @@ def _unreachable(path: str, error: OSError) -> CtlError:
     if isinstance(error, FileNotFoundError):
         return NotRunning(f"bgpd is not running, or not with this socket: {path} does not exist; see --socket")
     if isinstance(error, ConnectionRefusedError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return CtlError(f"{path} is no socket: name bgpd's with --socket")
         return NotRunning(f"bgpd is not running: nobody answers on {path}; start it")
     if isinstance(error, PermissionError):
         return CtlError(f"no permission to use {path}: run bgpctl as the user that runs bgpd, usually root")

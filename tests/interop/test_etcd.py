@@ -451,14 +451,21 @@ def meant(item: tuple[str, str | None]) -> tuple[str, str | None]:
 # --- who may
 
 
-async def with_users(etcd: EtcdServer) -> None:
-    """Users root (all) and calico (below /calico/), and authentication on."""
+async def with_users(etcd: EtcdServer, **more: tuple[str, ...]) -> None:
+    """Users root (all), calico (below /calico/) and nobody, and authentication on.
+
+    `more`: name of a user and a role, with (READ or READWRITE, beginning of keys, ...).
+    """
     call = etcd.gateway
-    key, end = "L2NhbGljby8=", "L2NhbGljbzA="  # /calico/ to /calico0
-    await call("auth/role/add", {"name": "calico"})
-    permission = {"name": "calico", "perm": {"permType": "READWRITE", "key": key, "range_end": end}}
-    await call("auth/role/grant", permission)
-    for user, role in (("root", "root"), ("calico", "calico"), ("nobody", "")):
+    roles = {"calico": ("READWRITE", "/calico/"), **more}
+    for role, (right, *beginnings) in roles.items():
+        await call("auth/role/add", {"name": role})
+        for key in beginnings:
+            ends = (key.encode(), key[:-1].encode() + b"0")
+            start, end = (base64.b64encode(text).decode() for text in ends)
+            permission = {"permType": right, "key": start, "range_end": end}
+            await call("auth/role/grant", {"name": role, "perm": permission})
+    for user, role in (("root", "root"), ("nobody", ""), *((name, name) for name in roles)):
         await call("auth/user/add", {"name": user, "password": "hunter2"})
         if role:
             await call("auth/user/grant", {"user": user, "role": role})
@@ -525,6 +532,24 @@ async def test_who_is_not_let_in_is_told(env: dict[str, str], words: str, etcd: 
         async with asyncio.timeout(20):
             await store.run(lambda snapshot: None)
     assert "hunter2" not in str(raised.value)
+
+
+async def test_the_rights_that_the_docs_name_are_enough(etcd: EtcdServer, editor: EtcdEditor) -> None:
+    """docs/datastores.md: reading resources, and the blocks of this node. Writing is refused, in words."""
+    for value in (node("a"), block("a", "10.244.3.0/26")):
+        await editor.apply(value)
+    await with_users(etcd, reader=("READ", RESOURCES, "/calico/ipam/v2/host/a/"))
+    env = {"ETCD_USERNAME": "reader", "ETCD_PASSWORD": "hunter2"}
+    async with followed(etcd, env=env) as store:
+        await store.until(lambda snapshot: "a" in snapshot.of(r.Node) and bool(snapshot.of(r.BlockAffinity)))
+        writer = open_editor(etcd.url, env=USER)
+        await writer.apply(pool("p"))
+        await store.until(lambda snapshot: "p" in cidrs(snapshot))
+        await writer.close()
+    refused = open_editor(etcd.url, env=env)
+    with pytest.raises(DatastoreError, match=r"the user reader may not do this .*permission denied.*grant it a role"):
+        await refused.apply(pool("q"))
+    await refused.close()
 
 
 async def test_a_user_where_etcd_asks_for_none(etcd: EtcdServer, editor: EtcdEditor) -> None:

@@ -215,7 +215,8 @@ def create(files: tuple[str, ...], skip_exists: bool, datastore: str) -> None:
     async def one(editor: Editor, item: Object) -> bool:
         kind, name = item.key
         if not await editor.get(kind, name):
-            await editor.apply(item.value)
+            # Version 0: whoever makes it at the same moment is not undone.
+            await editor.apply({**item.value, "metadata": {**item.value["metadata"], "resourceVersion": "0"}})
             return True
         if skip_exists:
             return False

@@ -63,7 +63,7 @@ class EtcdEditor:
             old = _shown(kvs[0]) if kvs else None
             revision = kvs[0].mod_revision if kvs else 0
             if given and str(given) != str(revision):
-                text = f"was changed by somebody else (resourceVersion {given}, now {revision or 'none'})"
+                text = f"was changed by somebody else (resourceVersion {given}, now {revision})"
                 raise DatastoreError(f"{kind}/{name} {text}; read it again, and apply your change to that")
             new = _stored(kind, value, old)
             if old is not None and _plain(old) == _plain(new):

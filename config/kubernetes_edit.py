@@ -80,9 +80,9 @@ class KubernetesEditor:
         given = value["metadata"].get("resourceVersion")
         for _ in range(ATTEMPTS):
             old = await self._read(api, "", name)
-            revision = (old or {}).get("metadata", {}).get("resourceVersion")
+            revision = (old or {}).get("metadata", {}).get("resourceVersion") or "0"
             if given and str(given) != str(revision):
-                text = f"was changed by somebody else (resourceVersion {given}, now {revision or 'none'})"
+                text = f"was changed by somebody else (resourceVersion {given}, now {revision})"
                 raise DatastoreError(f"{api.kind}/{name} {text}; read it again, and apply your change to that")
             try:
                 return await (self._annotate if api.kind == "Node" else self._write)(api, name, value, old)

@@ -108,8 +108,9 @@ class Editor(Protocol):
     async def apply(self, value: dict[str, Any]) -> str:
         """Write an object: "created", "configured" or "unchanged". Raises DatastoreError.
 
-        Where the object carries a resourceVersion that is not the stored one, that is a conflict and nothing is
-        written; without one, whatever is stored is replaced, but never what somebody else writes at the same moment.
+        Where the object carries a resourceVersion that is not the stored one ("0": there is none), that is a conflict
+        and nothing is written; without one, whatever is stored is replaced, but never what somebody else writes at the
+        same moment.
         """
 
     async def delete(self, kind: str, name: str) -> bool:

@@ -59,12 +59,13 @@ def _missing(counts: Snapshot, seen: Snapshot, node: str) -> str | None:
     # Secrets alone are read as long as they are named: without names there are none.
     if not any(objects for kind, objects in counts.objects.items() if kind != "Secret"):
         return None
-    if not holds(seen):
+    there = {kind for kind, objects in seen.objects.items() if objects} | {kind for kind, _ in seen.problems}
+    if not there:
         return "the datastore holds no object any more"
     if node in counts.nodes() and node not in seen.nodes() and ("Node", node) not in seen.problems:
         return f"the datastore holds no Node {node} any more"
     own = {kind for kind, objects in counts.objects.items() if objects and kind not in KUBERNETES}
-    if len(own) > 1 and not any(kind not in KUBERNETES for kind, _ in holds(seen)):
+    if len(own) > 1 and there <= KUBERNETES:
         return "the datastore holds nothing of Calico's any more but Nodes"
     return None
 

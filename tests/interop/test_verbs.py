@@ -218,6 +218,11 @@ def test_what_is_written_over_what_another_has_changed(filled: Place) -> None:
         assert found.exit_code == 0
     else:
         assert found.exit_code == 1 and "was changed by somebody else" in found.stderr
+        # What `create` says about an object that somebody else makes at the same moment.
+        for name, code in (("wan", 1), ("new", 0)):
+            value = resource("BGPPeer", name, peerIP="fd00::2", asNumber=65005)
+            value["metadata"]["resourceVersion"] = "0"
+            assert filled.apply(value).exit_code == code
 
 
 def test_an_export_means_the_same_for_every_node(filled: Place, tmp_path: Path) -> None:

@@ -79,12 +79,18 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
         yield "Kernel", f"table {kernel['table']}, protocol {kernel['protocol']}, {form}{state}"
 
 
+def _octets(number: int) -> str:
+    if number < 1 << 20:
+        return f"{number:,} octets"
+    return f"{number / (1 << 20):,.1f}".removesuffix(".0") + " MiB"
+
+
 def _limits(limits: Limits) -> Iterator[str]:
     for row in limits["peers"]:
         prefixes = {family: number for family, number in row["prefixes"].items() if number}
         costs = [f"{number:,} {family} prefixes" for family, number in prefixes.items()]
         costs += [f"{row['attribute_sets']:,} attribute sets"] if row["attribute_sets"] else []
-        costs += [f"{row['octets'] / (1 << 20):,.1f}".removesuffix(".0") + " MiB"] if row["octets"] else []
+        costs += [_octets(row["octets"])] if row["octets"] else []
         if costs:
             whose = [*row["ranges"], *([count(row["peers"], "configured peer")] if row["peers"] else [])]
             yield f"each of {', '.join(whose)}: {', '.join(costs)}"

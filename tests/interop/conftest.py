@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class Pair:
         self.peer.close()
 
 
-@pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Pair]:
+@contextmanager
+def joined(tmp_path: Path) -> Iterator[Pair]:
     """Two namespaces joined by a link, with addresses of both families on each side."""
     require(os.geteuid() == 0, "the interop tests need root: they make network namespaces")
     require(find_program("ip") is not None, "iproute2 is not installed (ip not found); apt-get install iproute2")
@@ -84,3 +85,10 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         yield world
     finally:
         world.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    """A world for one test."""
+    with joined(tmp_path) as world:
+        yield world

@@ -79,6 +79,15 @@ class Subject:
         new.passed = self.passed
         return new
 
+    def unchanged(self) -> bool:
+        """Whether the attributes are as they came."""
+        return (
+            self.as_path is None
+            and self.communities is None
+            and self.large is None
+            and self.local_pref == self.attrs.local_pref
+        )
+
     def community_set(self) -> tuple[int, ...]:
         """Standard communities as they stand now."""
         return self.attrs.communities if self.communities is None else self.communities
@@ -158,6 +167,24 @@ def _by_length(keys: Sequence[bytes]) -> Iterable[list[bytes]]:
     for key in keys:
         groups.setdefault(key[0], []).append(key)
     return groups.values()
+
+
+def together(node: Node, keys: Sequence[bytes]) -> Leaf | None:
+    """The leaf in which all keys end; None where they end in different ones."""
+    if type(node) is Fork and len(keys) >= _SEVERAL:
+        low, high = min(keys), max(keys)
+        if low[0] == high[0]:
+            node = _follow(node, low, high)
+    while type(node) is Fork:
+        match = node.prefixes.match
+        if all(map(match, keys)):
+            node = node.yes
+        elif any(map(match, keys)):
+            return None
+        else:
+            node = node.no
+    assert isinstance(node, Leaf)
+    return node
 
 
 def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[bytes]]]:
@@ -255,7 +282,7 @@ def _named(term: Term) -> tuple[t.PrefixRange, ...]:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("__weakref__", "_steps", "accepts_all", "by_local_pref", "by_source", "end_label", "terms")
+    __slots__ = ("__weakref__", "_steps", "accepts_all", "by_source", "end_label", "terms")
 
     def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
         self.terms = terms
@@ -269,9 +296,6 @@ class Chain:
         looks_at = {type(c) for term in terms for c in term.conditions}
         self.by_source = looks_at <= {t.MatchPrefix, t.MatchSource} and not any(term.actions for term in terms)
         """The outcome hangs on the prefix and the kind of source alone, and changes nothing."""
-        does = {type(action) for term in terms for action in term.actions}
-        self.by_local_pref = looks_at <= {t.MatchLocalPref, t.MatchSource} and does <= {t.SetPreference}
-        """For one source the outcome hangs on LOCAL_PREF alone, and changes no more than the preference."""
 
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""

@@ -46,7 +46,7 @@ class Batch:
         exporter = self.group.exporter
         if old is None and exporter.direct:
             units = self.group.units(new, keys)
-            message = exporter.message(new, units)
+            message = exporter.message(new, keys, units)
             if message is not None:
                 self.fresh.append((self.group.excluded(new, new.attrs.next_hop), message, units))
                 return

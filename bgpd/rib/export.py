@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from attrs import field, frozen
 
 from bgpd.family import IPV4_UNICAST, Family
-from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject
+from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, together
+from bgpd.policy.shared import SharedTrees, plain
 from bgpd.policy.terms import SourceKind, Term
 from bgpd.rib.path import Path, Source
 from bgpd.rib.reflection import EBGP, REFLECTED, WELL_KNOWN, withheld
@@ -60,9 +61,16 @@ class Exporter:
         self.chain = Chain(key.chain, "no export term accepts it")
         self._nodes: dict[Path, Node] = {}
         self._reflected = tuple(source for source, target in REFLECTED if target is key.target)
-        self._untouched = self.chain.accepts_all and key.target is not EBGP and key.asn4
+        self._trees = SharedTrees(self.chain)
+        internal = key.target is not EBGP and key.asn4
+        self._untouched = self.chain.accepts_all and internal
         """Between internal peers, and no policy: what comes in the usual shape goes out so."""
-        self.direct = self._untouched and key.family == IPV4_UNICAST and key.next_hop_mode is not NextHopMode.SELF
+        self.direct = (
+            internal
+            and key.family == IPV4_UNICAST
+            and key.next_hop_mode is not NextHopMode.SELF
+            and (self.chain.accepts_all or self._trees.usable)
+        )
         """Whether `message` may have an answer."""
         self._marks: dict[Source, bytes] = {}
         """ORIGINATOR_ID and CLUSTER_LIST of what each source's routes are given."""
@@ -120,16 +128,27 @@ class Exporter:
         leaf.made = Outgoing(block, self._next_hop(path))
         return leaf
 
-    def message(self, path: Path, units: Sequence[bytes]) -> bytes | None:
+    def _passes(self, path: Path, keys: Sequence[bytes]) -> bool:
+        """Whether the chain takes all these keys of a path, and leaves its attributes as they are."""
+        if self.chain.accepts_all:
+            return True
+        kind, interface = path.source.kind, path.outgoing_interface
+        node = self._trees.node(path.attrs, kind, interface, path.metric, path.preference)
+        leaf = None if node is None else together(node, keys)
+        return leaf is not None and leaf.accepted and plain(leaf)
+
+    def message(self, path: Path, keys: Sequence[bytes], units: Sequence[bytes]) -> bytes | None:
         """The UPDATE for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
 
-        The same octets as theirs, at a third of the cost: where hardly two prefixes share attributes, as in a full
-        table, this is what reflecting costs.
+        `units`: what the keys are called in it. The same octets as theirs, at a third of the cost: where hardly two
+        prefixes share attributes, as in a full table, this is what reflecting costs.
         """
         source, attrs = path.source, path.attrs
         block, hop = attrs.block, attrs.next_hop
         match = usual.REFLECTABLE(block)
         if match is None or len(hop) != 4 or WELL_KNOWN in block or source.kind not in self._reflected:
+            return None
+        if not self._passes(path, keys):
             return None
         first, second = match.span(1)
         marks = self._marks.get(source)

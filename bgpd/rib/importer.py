@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from bgpd.family import Family, format_address
 from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
+from bgpd.policy.shared import SharedTrees, plain
 from bgpd.policy.terms import Term
 from bgpd.rib import slices
 from bgpd.rib.adj_rib_in import AdjRibIn
@@ -30,7 +31,7 @@ _AS_PATH_HEAD = b"\x40\x02"
 class Shared:
     """What all sources of one Speaker share: interned attributes, next hops, tables, and the ids we send."""
 
-    __slots__ = ("_chains", "_last_id", "attributes", "next_hops", "ribs")
+    __slots__ = ("_chains", "_last_id", "_trees", "attributes", "next_hops", "ribs")
 
     def __init__(self, families: Iterable[Family], resolve: bool) -> None:
         self.attributes = AttributeTable()
@@ -38,6 +39,7 @@ class Shared:
         self.ribs = {family: LocRib(family) for family in families}
         self._last_id = 0
         self._chains: dict[tuple[Term, ...], Chain] = {}
+        self._trees: dict[Chain, SharedTrees] = {}
 
     def import_chain(self, terms: tuple[Term, ...]) -> Chain:
         """A compiled import chain; one for all peers of the same terms."""
@@ -47,6 +49,15 @@ class Shared:
                 self._chains.clear()
             chain = self._chains[terms] = Chain(terms, "no import term accepts it")
         return chain
+
+    def trees(self, chain: Chain) -> SharedTrees:
+        """The decision trees of a chain, for all peers that have it."""
+        trees = self._trees.get(chain)
+        if trees is None:
+            if len(self._trees) >= _CHAINS_LIMIT:
+                self._trees.clear()
+            trees = self._trees[chain] = SharedTrees(chain)
+        return trees
 
     def send_id(self, source: Source, path_id: int) -> bytes:
         """The path id under which we pass on a source's paths of this id (RFC 7911): never depends on attributes."""
@@ -107,6 +118,19 @@ class ImportRules:
         return ""
 
 
+class Choice:
+    """What becomes of routes with the same attributes where that hangs on the prefix, too: a tree, and a path for each
+    of its leaves."""
+
+    __slots__ = ("node", "paths", "shared")
+
+    def __init__(self, node: Node, shared: bool) -> None:
+        self.node = node
+        self.shared = shared
+        """The tree is also other routes': the subjects in it are not to be looked at."""
+        self.paths: dict[Leaf, Path] = {}
+
+
 class Importer:
     """One peer's way into the tables."""
 
@@ -118,17 +142,16 @@ class Importer:
         self._aged: set[Family] = set()
         """Families that may hold routes of an older epoch."""
         self._chains: dict[Family, Chain] = {}
-        self._memo: dict[PathAttributes | tuple[PathAttributes, int], Node | Path] = {}
-        self._leaves: dict[tuple[Chain, int | None], Leaf] = {}
-        """Outcomes of chains that look at no more than LOCAL_PREF, and change no attribute."""
+        self._trees: dict[Family, SharedTrees] = {}
+        self._memo: dict[PathAttributes | tuple[PathAttributes, int], Choice | Path] = {}
         self._hop: NextHop | None = None
         """The next hop looked up last: a peer's routes come with the same one in long runs."""
 
     def configure(self, rules: ImportRules, chains: dict[Family, Chain]) -> None:
         """Put rules and chains into force for what comes; `reimport` runs what is there."""
         self.rules, self._chains = rules, chains
+        self._trees = {family: self.shared.trees(chain) for family, chain in chains.items()}
         self._memo.clear()
-        self._leaves.clear()
 
     def open(self, family: Family, add_path: bool) -> None:
         """A session with this family is up. Routes kept under the other key form are dropped."""
@@ -157,25 +180,25 @@ class Importer:
         self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, entries: list[bytes], keys: list[bytes]
     ) -> None:
         place = (attrs, path_id) if path_id else attrs
-        node = self._memo.get(place)
-        if node is None:
+        choice = self._memo.get(place)
+        if choice is None:
             if len(self._memo) >= _MEMO_LIMIT:
                 self._memo.clear()
-            node = self._memo[place] = self._settle(adj.family, attrs, path_id)
+            choice = self._memo[place] = self._settle(adj.family, attrs, path_id)
         rib = self.shared.ribs[adj.family]
-        if type(node) is Path:
-            rib.announce(adj, entries, keys, node)
+        if type(choice) is Path:
+            rib.announce(adj, entries, keys, choice)
             return
-        assert not isinstance(node, Path)
-        # Entry and key differ by the path id in front alone.
-        prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
-        for leaf, part in pour(node, keys):
-            path = leaf.made
-            if not isinstance(path, Path):
-                path = leaf.made = self._path(adj.family, leaf, attrs, path_id)
+        assert not isinstance(choice, Path)
+        for path, part in self._choose(adj.family, choice, attrs, path_id, keys):
+            if part is keys:
+                rib.announce(adj, entries, keys, path)
+                continue
+            # Entry and key differ by the path id in front alone.
+            prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
             rib.announce(adj, [prefix + key for key in part] if prefix else list(part), list(part), path)
 
-    def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Node | Path:
+    def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Choice | Path:
         """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
         rules, source, chain = self.rules, self.source, self._chains[family]
         assert rules is not None
@@ -187,50 +210,47 @@ class Importer:
             send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
             epoch, label = source.epochs.get(family, 0), refused or chain.terms[0].label
             return Path(source, path_id, epoch, attrs, attrs, hop, send_id, source.preference, refused, label)
-        if chain.by_local_pref:
-            leaf = self._leaf(chain, attrs)
-            send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
-            epoch, rejected = source.epochs.get(family, 0), "" if leaf.accepted else leaf.label
-            preference = leaf.subject.preference
-            return Path(source, path_id, epoch, attrs, attrs, hop, send_id, preference, rejected, leaf.label)
-        node = chain.settle(self._subject(attrs, hop))
-        return self._path(family, node, attrs, path_id) if isinstance(node, Leaf) else node
+        node = self._trees[family].node(attrs, source.kind, hop.interface, 0, source.preference)
+        shared = node is not None
+        if node is None:
+            node = chain.settle(self._subject(attrs, hop))
+        choice = Choice(node, shared)
+        return self._path(family, choice, node, attrs, path_id, b"") if type(node) is Leaf else choice
 
     def _subject(self, attrs: PathAttributes, hop: NextHop) -> Subject:
-        return Subject(attrs, self.source.kind, hop.interface, preference=self.source.preference)
+        return Subject(attrs, self.source.kind, hop.interface, 0, self.source.preference)
+
+    def _choose(
+        self, family: Family, choice: Choice, attrs: PathAttributes, path_id: int, keys: Sequence[bytes]
+    ) -> Iterator[tuple[Path, Sequence[bytes]]]:
+        """The paths that keys have by a choice."""
+        for leaf, part in pour(choice.node, keys):
+            path = choice.paths.get(leaf)
+            if path is None:
+                path = choice.paths[leaf] = self._path(family, choice, leaf, attrs, path_id, part[0])
+            yield path, part
+
+    def _path(
+        self, family: Family, choice: Choice, leaf: Leaf, received: PathAttributes, path_id: int, key: bytes
+    ) -> Path:
+        """The path of keys that end in a leaf, as `key` does."""
+        source, shared = self.source, self.shared
+        hop, attrs = shared.next_hops.get(received.next_hop), received
+        if not choice.shared or not plain(leaf):
+            if choice.shared:
+                leaf = self._chains[family].decide(self._subject(received, hop), key)
+            attrs = effective(shared.attributes, leaf.subject)
+            hop = shared.next_hops.get(attrs.next_hop)
+        send_id = source.send_ids.get(path_id) or shared.send_id(source, path_id)
+        epoch, rejected = source.epochs.get(family, 0), "" if leaf.accepted else leaf.label
+        return Path(
+            source, path_id, epoch, received, attrs, hop, send_id, leaf.subject.preference, rejected, leaf.label
+        )
 
     def passed(self, family: Family, path: Path, key: bytes) -> tuple[str, ...]:
         """Labels of the import terms that changed a path of this peer and did not decide, in order."""
         subject = self._subject(path.received, self.shared.next_hops.get(path.received.next_hop))
         return self._chains[family].decide(subject, key).subject.passed
-
-    def _leaf(self, chain: Chain, attrs: PathAttributes) -> Leaf:
-        """What a chain that looks at nothing but LOCAL_PREF makes of routes with these attributes."""
-        place = (chain, attrs.local_pref)
-        leaf = self._leaves.get(place)
-        if leaf is None:
-            if len(self._leaves) >= _MEMO_LIMIT:
-                self._leaves.clear()
-            node = chain.settle(Subject(attrs, self.source.kind, preference=self.source.preference))
-            assert isinstance(node, Leaf)
-            leaf = self._leaves[place] = node
-        return leaf
-
-    def _path(self, family: Family, leaf: Leaf, received: PathAttributes, path_id: int) -> Path:
-        subject = leaf.subject
-        effective_attrs = effective(self.shared.attributes, subject)
-        return Path(
-            self.source,
-            path_id,
-            self.source.epochs.get(family, 0),
-            received,
-            effective_attrs,
-            self.shared.next_hops.get(effective_attrs.next_hop),
-            self.shared.send_id(self.source, path_id),
-            subject.preference,
-            "" if leaf.accepted else leaf.label,
-            leaf.label,
-        )
 
     def _withdraw(self, adj: AdjRibIn, entries: list[bytes]) -> None:
         rib = self.shared.ribs[adj.family]
@@ -275,12 +295,11 @@ class Importer:
     def preview(self, old: Path, family: Family, keys: Sequence[bytes]) -> Iterator[tuple[Path, Sequence[bytes]]]:
         """What prefixes of a path in Adj-RIB-In would have under the rules and chains of this importer, which may be
         another one's than the path's own. No table is touched."""
-        node = self._settle(family, old.received, old.path_id)
-        if isinstance(node, Path):
-            yield node, keys
-            return
-        for leaf, part in pour(node, keys):
-            yield self._path(family, leaf, old.received, old.path_id), part
+        choice = self._settle(family, old.received, old.path_id)
+        if isinstance(choice, Path):
+            yield choice, keys
+        else:
+            yield from self._choose(family, choice, old.received, old.path_id, keys)
 
     def reimport(self, family: Family) -> Iterator[int]:
         """Run all routes of a family through rules and chain again, after `configure`. Stale routes stay stale.

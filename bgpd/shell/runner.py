@@ -39,6 +39,10 @@ PULL_LIMIT = 256 * 1024
 """Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
 PULL_TIME = 0.01
 """Seconds of pulling and writing in one turn, about: many peers that want a long table must not stall it either."""
+GATHER_TIME = 0.005
+"""Seconds for which a turn waits while octets keep coming, at most. Its end is reached as soon as a look at all sockets
+finds none that has any, so that a single change does not wait; but a burst of 100 peers costs one flush, and one write
+for each peer, instead of four."""
 READ_TIME = 0.03
 """Seconds of one turn after which what is read waits for the next one: 500 peers may all have a full buffer."""
 PROGRESS_TIME = 2.0
@@ -125,6 +129,7 @@ class Runner:
         self._tasks: set[asyncio.Task[object]] = set()
         self._defect_limit = RateLimit(20, 0.2)
         self._due, self._due_at = False, 0.0
+        self._fresh = False  # octets came since the last look at all sockets
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._not_before = -inf  # after a defect in a timer, which else would be due again at once
@@ -206,7 +211,7 @@ class Runner:
         self.listener.close()
         self.connector.close()
         self._speaker.shutdown(monotonic(), send_cease)
-        self._turn()
+        self._end_turn()
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -230,6 +235,7 @@ class Runner:
             self._late.append((connection, bytes(self.buffer[:count])))
             connection.transport.pause_reading()
             return
+        self._fresh = True
         self._serve(connection, self.buffer[:count], now)
         taken = self._taken[connection] = self._taken.get(connection, 0) + count
         if taken >= READ_LIMIT and not connection.transport.is_closing():
@@ -339,7 +345,14 @@ class Runner:
             self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._due = False
+        if self._fresh and monotonic() - self._due_at < GATHER_TIME:
+            self._fresh = False
+            self.loop.call_soon(self._turn)
+        else:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._due = self._fresh = False
         if self._stopped:
             return
         began = monotonic()

@@ -95,7 +95,7 @@ def test_a_message_made_in_one_go_is_the_same_message(
 ) -> None:
     units = [b"\x20" + number.to_bytes(4, "big") for number in range(count)]
     path, made = path_of(block, kind), exporter(ACCEPT_ALL, target)
-    message = made.message(path, units)
+    message = made.message(path, units, units)
     leaf = made.node(path)
     assert isinstance(leaf, Leaf)
     if message is not None:

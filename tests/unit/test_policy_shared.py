@@ -1,0 +1,119 @@
+"""Shared decision trees decide as a tree of the route's own does, whatever routes they were made for."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bgpd.family import IPV4_UNICAST
+from bgpd.policy import terms as t
+from bgpd.policy.chain import Chain, Subject, pour, together
+from bgpd.policy.shared import SharedTrees, plain
+from bgpd.policy.terms import PrefixRange, SourceKind, Term, Verdict
+from bgpd.wire import attributes as wire
+
+HEAD = b"\x40\x01\x01\0\x40\x02\x06\x02\x01\0\0\xfd\xe9"
+KEYS = [bytes((24, 10, a, b)) for a in range(2) for b in range(3)]
+TAG, OTHER, LARGE = 64512 << 16 | 7, 64512 << 16 | 8, (64512, 1, 2)
+KINDS = [SourceKind.IBGP_CLIENT, SourceKind.EBGP, SourceKind.KERNEL]
+
+
+def inside(*octets: int) -> t.MatchPrefix:
+    return t.MatchPrefix((PrefixRange(IPV4_UNICAST, bytes((8 * len(octets), *octets)), 8 * len(octets), 32),))
+
+
+conditions: st.SearchStrategy[t.Condition] = st.sampled_from(
+    [
+        inside(10, 0),
+        inside(10, 1, 2),
+        t.MatchPrefix(inside(10, 0).ranges, invert=True),
+        t.MatchSource(frozenset({SourceKind.IBGP_CLIENT})),
+        t.MatchInterface("cali*"),
+        t.MatchMetric(5, 10),
+        t.MatchLocalPref(150, 300),
+        t.MatchCommunity(TAG),
+        t.MatchLargeCommunity(LARGE),
+    ]
+)
+actions: st.SearchStrategy[t.Action] = st.sampled_from(
+    [
+        t.SetPreference(200),
+        t.SetLocalPref(200),
+        t.AddCommunity(TAG),
+        t.AddCommunity(OTHER),
+        t.AddLargeCommunity(LARGE),
+        t.MetricFromLocalPref(300),
+        t.LocalPrefFromMetric(300, 5),
+    ]
+)
+own: st.SearchStrategy[t.Condition] = st.sampled_from(
+    [t.MatchAsPathPrefix((64512,)), t.MatchNextHop(frozenset({bytes(4)}))]
+)
+"""What shared trees do not tell apart."""
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Chain:
+    number = draw(st.integers(1, 6))
+    every = st.one_of(conditions, conditions, conditions, conditions, own)
+    return Chain(
+        tuple(
+            Term(
+                f"term {i}",
+                draw(st.sampled_from(Verdict)),
+                tuple(draw(st.lists(every, max_size=2))),
+                tuple(draw(st.lists(actions, max_size=2))),
+            )
+            for i in range(number)
+        )
+    )
+
+
+@st.composite
+def attributes(draw: st.DrawFn) -> wire.PathAttributes:
+    block = HEAD
+    for code, values in (
+        (4, [b"\0\0\0\1", b"\0\0\0\2"]),
+        (5, [b"\0\0\0\x64", b"\0\0\0\xc8", b"\0\0\1\0"]),
+        (8, [TAG.to_bytes(4, "big"), bytes(4) + TAG.to_bytes(4, "big"), bytes(4)]),
+        (9, [bytes(4)]),
+        (32, [b"".join(part.to_bytes(4, "big") for part in LARGE), bytes(12)]),
+    ):
+        value = draw(st.one_of(st.none(), st.sampled_from(values)))
+        block += b"" if value is None else wire.encode_known(code, value)
+    if draw(st.booleans()):
+        block += b"\xc0\xf0\x01a"
+    return wire.AttributeTable().intern(IPV4_UNICAST, block, draw(st.sampled_from([bytes(4), b"\x0a\0\0\1"])))
+
+
+routes = st.tuples(
+    attributes(), st.sampled_from(KINDS), st.sampled_from(["", "cali1"]), st.sampled_from([0, 7]), st.just(100)
+)
+
+
+def test_a_chain_that_looks_at_other_attributes_shares_nothing() -> None:
+    chain = Chain((Term("next hop", Verdict.ACCEPT, (t.MatchNextHop(frozenset({bytes(4)})),)),))
+    attrs = wire.AttributeTable().intern(IPV4_UNICAST, HEAD, bytes(4))
+    assert SharedTrees(chain).node(attrs, SourceKind.EBGP, "", 0, 100) is None
+
+
+@given(chains(), st.lists(routes, min_size=1, max_size=8), st.lists(st.sampled_from(KEYS), min_size=1, unique=True))
+def test_shared_trees_decide_as_ones_own(
+    chain: Chain,
+    seen: list[tuple[wire.PathAttributes, SourceKind, str, int, int]],
+    keys: list[bytes],
+) -> None:
+    trees = SharedTrees(chain)
+    for route in seen:
+        node = trees.node(*route)
+        if node is None:
+            continue
+        found = {key: leaf for leaf, part in pour(node, keys) for key in part}
+        for key in keys:
+            want, leaf = chain.decide(Subject(*route), key), found[key]
+            assert (leaf.accepted, leaf.label) == (want.accepted, want.label)
+            assert leaf.subject.preference == want.subject.preference
+            assert plain(leaf) == want.subject.unchanged()
+        one = together(node, keys)
+        assert (one is not None) == (len({id(leaf) for leaf in found.values()}) == 1)
+        assert one is None or one is found[keys[0]]

@@ -22,6 +22,7 @@ __all__ = [
     "Rekey",
     "ReleaseKernel",
     "Send",
+    "Spread",
 ]
 
 # Plain slotted classes: these are made by the thousand in one turn of the loop, where attrs' frozen `__init__` costs
@@ -91,6 +92,19 @@ class Ready:
         return f"Ready{self.conns}"
 
 
+class Spread:
+    """Write these octets (whole messages) to each of several connections, of which none is blocked."""
+
+    __slots__ = ("conns", "data")
+
+    def __init__(self, conns: list[int], data: bytes) -> None:
+        self.conns = conns
+        self.data = data
+
+    def __repr__(self) -> str:
+        return f"Spread({self.conns}, {len(self.data)} octets)"
+
+
 class Program:
     """Changed forwarding entries of one family by NLRI key; None: the entry shall go."""
 
@@ -136,4 +150,4 @@ class ListenersChanged:
         return "ListenersChanged()"
 
 
-Effect = Connect | Send | Close | Rekey | Ready | Program | ReleaseKernel | Log | ListenersChanged
+Effect = Connect | Send | Spread | Close | Rekey | Ready | Program | ReleaseKernel | Log | ListenersChanged

@@ -66,7 +66,11 @@ class Limits:
         if self._sets_left < 0 or self._octets_left < 0:
             return True
         levels, adj = self._adj_levels, importer.adj
-        return any(family in levels and len(adj[family]) > levels[family] for family, _, _ in update.reach)
+        for family, _, _ in update.reach:
+            level = levels.get(family)
+            if level is not None and len(adj[family].routes) > level:
+                return True
+        return False
 
     def check(self, importer: Importer) -> tuple[BGPError | None, str]:
         """The error that ends the session, where a limit is passed; or a text to warn with, once a session."""

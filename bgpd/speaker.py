@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from itertools import chain
 
 from bgpd.dynamic import DynamicPeers
-from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send, Spread
 from bgpd.errors import BGPError, Cease, ErrorCode
 from bgpd.family import FAMILIES, Family, parse_address
 from bgpd.outbound import group_key
@@ -157,7 +157,8 @@ class Speaker:
         peer = self._conns.get(conn)
         if peer is not None:
             peer.session.receive(conn, data, now)
-            self._drain(peer, now)
+            # Octets alone put every deadline off.
+            self._drain(peer, now, sooner=False)
 
     def on_fault(self, conn: int, now: float) -> None:
         """Serving this connection met a defect of ours: its session ends with Cease/8, and is damped as any error."""
@@ -180,6 +181,8 @@ class Speaker:
         if peer is not None:
             peer.session.blocked(conn, now)
             self._schedule(peer)
+        for _, member in self._outlets.get(conn, ()):
+            member.blocked = True
 
     def on_progress(self, conn: int, now: float) -> None:
         """A blocked peer's TCP took some octets."""
@@ -192,6 +195,8 @@ class Speaker:
         peer = self._conns.get(conn)
         if peer is not None:
             peer.session.unblocked(conn, now)
+        for _, member in self._outlets.get(conn, ()):
+            member.blocked = False
 
     # Inputs: the host
 
@@ -308,13 +313,15 @@ class Speaker:
                     self._effects.append(Program(family, routes))
 
     def _announce_ready(self, group: UpdateGroup) -> None:
+        if spread := group.spread():
+            self._effects.append(Spread(*spread))
         if ready := group.ready():
             self._effects.append(Ready(*ready))
 
     # Sessions
 
-    def _drain(self, peer: Peer, now: float) -> None:
-        """Act on what a session has to say."""
+    def _drain(self, peer: Peer, now: float, sooner: bool = True) -> None:
+        """Act on what a session has to say. `sooner`: its next deadline may have come nearer."""
         session = peer.session
         while events := session.take():
             for event in events:
@@ -322,8 +329,9 @@ class Speaker:
                     if peer.parser is not None:
                         self._on_update(peer, event, now)
                 else:
+                    sooner = True
                     self._on_event(peer, event, now)
-        if session.deadline() < peer.scheduled:
+        if sooner and session.deadline() < peer.scheduled:
             self._schedule(peer)
         if self.dynamic.dormant and peer.settings.name in self.dynamic.dormant and session.forgettable(now):
             self._remove_peer(peer, now)

@@ -74,7 +74,7 @@ class ImportRules:
     Every check begins with a search for the octets in question, which almost always settles it.
     """
 
-    __slots__ = ("_first", "_own", "_router", "allow_local_as", "cluster_ids", "external", "local_asn", "peer_asn")
+    __slots__ = ("_first", "_router", "_suspect", "allow_local_as", "cluster_ids", "external", "local_asn", "peer_asn")
 
     def __init__(
         self,
@@ -91,29 +91,39 @@ class ImportRules:
         self.external = external
         self.cluster_ids = cluster_ids
         self.allow_local_as = allow_local_as
-        self._own = local_asn.to_bytes(4, "big")
+        own = local_asn.to_bytes(4, "big")
+        self._suspect = (own,) if external else tuple(dict.fromkeys((own, router_id, *cluster_ids)))
+        """What a loop has somewhere in its attributes."""
         self._first = peer_asn.to_bytes(4, "big") if external and enforce_first_as else b""
         self._router = router_id
 
     def refuse(self, attrs: PathAttributes) -> str:
         """Why a route with these attributes must not be used, or "". The session is not concerned."""
         block = attrs.block
-        if self._own in block:
-            count = wire.as_path_contains(attrs.as_path_value, self.local_asn)
-            if count > self.allow_local_as:
-                times = f"{count} times, {self.allow_local_as} allowed"
-                return f"own AS {self.local_asn} is in AS_PATH {times} (RFC 4271 §9.1.2)"
+        for octets in self._suspect:
+            if octets in block:
+                if looped := self._loop(attrs):
+                    return looped
+                break
+        # Behind ORIGIN, which is where AS_PATH nearly always is, its first AS is at octet 9.
+        if self._first and (block[9:13] != self._first or block[4:6] != _AS_PATH_HEAD or block[7] != AS_SEQUENCE):
+            path = attrs.as_path_value
+            if path[2:6] != self._first or path[0] != AS_SEQUENCE:
+                return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
+        return ""
+
+    def _loop(self, attrs: PathAttributes) -> str:
+        """The loop checks in full."""
+        count = wire.as_path_contains(attrs.as_path_value, self.local_asn)
+        if count > self.allow_local_as:
+            times = f"{count} times, {self.allow_local_as} allowed"
+            return f"own AS {self.local_asn} is in AS_PATH {times} (RFC 4271 §9.1.2)"
         if self.external:
-            # Behind ORIGIN, which is where AS_PATH nearly always is, its first AS is at octet 9.
-            if self._first and (block[9:13] != self._first or block[4:6] != _AS_PATH_HEAD or block[7] != AS_SEQUENCE):
-                path = attrs.as_path_value
-                if path[2:6] != self._first or path[0] != AS_SEQUENCE:
-                    return f"AS_PATH does not begin with the peer's AS {self.peer_asn} (RFC 4271 §6.3)"
             return ""
-        if self._router in block and attrs.originator_id == self._router:
+        if attrs.originator_id == self._router:
             return "ORIGINATOR_ID is our own identifier (RFC 4456 §8)"
         for cluster in self.cluster_ids:
-            if cluster in block and cluster in attrs.cluster_list:
+            if cluster in attrs.cluster_list:
                 return f"our cluster id {format_address(cluster)} is in CLUSTER_LIST (RFC 4456 §8)"
         return ""
 

@@ -28,6 +28,9 @@ from bgpd.wire.framing import MARKER
 
 LOG_LIMIT = 16 * 1024 * 1024
 """Octets of memory (`ChunkLog.cost`) by which a member may be behind before it falls back to the set of units."""
+_SPREAD_MEMBERS = 512
+_SPREAD_OCTETS = 2 * 1024 * 1024
+"""What `spread` hands out in one go, at most: some 7 ms of writing. Who is left reads on by `pull`."""
 _FIRST_SLICE = 512
 _MAX_SLICE = 4096
 
@@ -38,6 +41,7 @@ class Member:
     __slots__ = (
         "address",
         "backlog",
+        "blocked",
         "closing",
         "conn",
         "cursor",
@@ -60,7 +64,10 @@ class Member:
         self.conn = -1 if conn is None else conn
         """The connection by which the owner's shell reaches the peer."""
         self.plain = False
-        """It follows the log and is due nothing else: the short way is right for it."""
+        """It follows the log and is due nothing else, or only an End-of-RIB that waits for our own restart: the short
+        way is right for it."""
+        self.blocked = False
+        """Its TCP takes no more for now: nothing is handed to it before it asks."""
         self.source = source
         self.address = address
         self.cursor = 0
@@ -109,6 +116,8 @@ class UpdateGroup:
         self.log = ChunkLog()
         self._hold_eor = False
         self._too_long = too_long
+        self._front = 0
+        """Where the log ended before the last changes: members stand there that had read everything."""
         self._lagging = 0
         """Members that follow the log and have not read all of it."""
         self._dump: Dump | None = None
@@ -127,6 +136,7 @@ class UpdateGroup:
             for member in self.members:
                 # Behind what is in the log by now, which is what the restart phase has brought.
                 member.eor_at = self.log.end
+                member.plain = member.plain and not member.eor
         self._hold_eor = hold
 
     # Membership
@@ -135,6 +145,7 @@ class UpdateGroup:
         """A peer joins; it starts with the whole table."""
         self._enrol(member)
         member.cursor = self.log.end
+        member.plain = self._hold_eor
         self._send_all(member)
 
     def adopt(self, member: Member, old: UpdateGroup) -> Review | None:
@@ -225,6 +236,7 @@ class UpdateGroup:
         """Tell the members of what changed in the Loc-RIB. `repeated`: keys that changed more than once."""
         if not self.members:
             return
+        self._front = self.log.end
         for review in self.reviews:
             review.note(changes)
         batch = Batch(self)
@@ -296,6 +308,31 @@ class UpdateGroup:
 
     # Sending
 
+    def spread(self) -> tuple[list[int], bytes] | None:
+        """(connections, octets): what all members that had read everything get alike; their places have moved on.
+
+        Five hundred clients that are told of one prefix are the case to be fast in: asking each of them by `pull` costs
+        three times as much.
+        """
+        log, start = self.log, self._front
+        if not log.base <= start < log.end:
+            return None
+        end, data, _, count = log.window(start)
+        limit = min(_SPREAD_MEMBERS, _SPREAD_OCTETS // len(data))
+        conns: list[int] = []
+        for member in self.members:
+            if member.cursor == start and member.plain and not member.blocked and not member.patches:
+                if len(conns) == limit:
+                    break
+                member.cursor = end
+                member.sent += count
+                conns.append(member.conn)
+        if end == log.end:
+            self._lagging -= len(conns)
+            if self._lagging == 0:
+                log.clear()
+        return (conns, data) if conns else None
+
     def ready(self) -> list[int]:
         """Connections of the members for which `pull` would give something."""
         end, has_data = self.log.end, self.has_data
@@ -328,7 +365,7 @@ class UpdateGroup:
             member.eor = False
             member.sent += 1
             return build_end_of_rib(self.key.family)
-        member.plain = not member.eor
+        member.plain = not member.eor or self._hold_eor
         return self._read_log(member)
 
     def _read_dump(self, member: Member, dump: Dump) -> bytes:

@@ -17,7 +17,19 @@ from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
-from bgpd.effects import Close, Connect, Effect, ListenersChanged, Log, Program, Ready, Rekey, ReleaseKernel, Send
+from bgpd.effects import (
+    Close,
+    Connect,
+    Effect,
+    ListenersChanged,
+    Log,
+    Program,
+    Ready,
+    Rekey,
+    ReleaseKernel,
+    Send,
+    Spread,
+)
 from bgpd.family import Family
 from bgpd.routes import FibRoute, LocalChange
 from bgpd.settings import PeerSettings, SpeakerSettings
@@ -138,6 +150,7 @@ class Runner:
         self._stopped = False
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             Send: self._send,
+            Spread: self._spread,
             Ready: self._ready,
             Close: self._close,
             Rekey: self._rekey,
@@ -422,6 +435,12 @@ class Runner:
     def _send(self, effect: Send) -> None:
         if (connection := self.connections.get(effect.conn)) is not None:
             connection.write(effect.data)
+
+    def _spread(self, effect: Spread) -> None:
+        connections, data = self.connections, effect.data
+        for identity in effect.conns:
+            if (connection := connections.get(identity)) is not None:
+                connection.write(data)
 
     def _ready(self, effect: Ready) -> None:
         connections = self.connections

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 
-from bgpd.effects import Ready, Send
+from bgpd.effects import Ready, Send, Spread
 from bgpd.family import IPV4_UNICAST
 from bgpd.policy.terms import ACCEPT_ALL, MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
@@ -103,6 +103,8 @@ class Reflector:
             for effect in effects:
                 if isinstance(effect, Send):
                     self.octets += len(effect.data)
+                elif isinstance(effect, Spread):
+                    self.octets += len(effect.data) * len(effect.conns)
                 elif isinstance(effect, Ready):
                     for conn in effect.conns:
                         while (data := self.speaker.pull(conn)) is not None:

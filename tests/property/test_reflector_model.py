@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bgpd.effects import Close, Ready, Send
+from bgpd.effects import Close, Ready, Send, Spread
 from bgpd.rib import slices, update_group
 from bgpd.settings import FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
@@ -175,6 +175,10 @@ class World:
                 peer = next((p for p in self.peers if p.conn == getattr(effect, "conn", None)), None)
                 if isinstance(effect, Send) and peer is not None:
                     peer.receive(effect.data)
+                elif isinstance(effect, Spread):
+                    for told in (p for p in self.peers if p.conn in effect.conns):
+                        assert not told.stalled, "nothing is handed to a blocked peer"
+                        told.receive(effect.data)
                 elif isinstance(effect, Ready):
                     for ready in (p for p in self.peers if p.conn in effect.conns):
                         self.take(ready)

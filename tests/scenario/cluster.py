@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bgpd.effects import Close, Connect, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.effects import Close, Connect, Log, Program, Ready, ReleaseKernel, Send, Spread
 from bgpd.family import Family, format_prefix, parse_prefix
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import FibRoute, Hop, LocalChange, LocalRoute
@@ -147,6 +147,9 @@ class Cluster:
                 self._connect(host, peer.name, peer.address)
             case Send(conn=conn, data=data):
                 self._send(host, conn, data)
+            case Spread(conns=conns, data=data):
+                for conn in conns:
+                    self._send(host, conn, data)
             case Ready(conns=conns):
                 for conn in conns:
                     while (octets := host.speaker.pull(conn)) is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from bgpd.effects import Ready, Send
+from bgpd.effects import Ready, Send, Spread
 from bgpd.family import IPV4_UNICAST
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, SetLocalPref, Term, Verdict
 from bgpd.rib import dump, review, slices, update_group
@@ -62,6 +62,9 @@ class Bench:
         for effect in self.speaker.take_effects():
             for client in self.clients.values():
                 if isinstance(effect, Send) and effect.conn == client.conn:
+                    client.receive(effect.data)
+                if isinstance(effect, Spread) and client.conn in effect.conns:
+                    assert not client.stalled
                     client.receive(effect.data)
                 if isinstance(effect, Ready) and client.conn in effect.conns:
                     self.read(client)

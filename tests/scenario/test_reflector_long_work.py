@@ -56,6 +56,13 @@ class Bench:
         data = withdrawal(4, units) if withdraw else announcement(4, told, units)
         self.speaker.on_data(client.conn, data, self.now)
 
+    def stall(self, address: str, stalled: bool) -> None:
+        """A client stops reading, or goes on."""
+        client = self.clients[address]
+        assert client.conn is not None
+        client.stalled = stalled
+        (self.speaker.on_blocked if stalled else self.speaker.on_unblocked)(client.conn, self.now)
+
     def turn(self) -> None:
         """One turn of the loop: a slice of long work, a flush, and everyone reads who is not stalled."""
         self.speaker.flush(self.now)
@@ -238,7 +245,7 @@ def test_those_who_join_together_share_one_encoding() -> None:
 def test_a_client_that_reads_nothing_costs_units_and_no_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_group, "LOG_LIMIT", 64 * 1024)
     bench = Bench((A, B, C))
-    bench.clients[C].stalled = True
+    bench.stall(C, True)
     for turn in range(2000):
         numbers = [turn % 50, (turn + 7) % 50]
         bench.say(A, numbers, withdraw=turn % 3 == 2, local_pref=100 + turn % 5)
@@ -247,7 +254,7 @@ def test_a_client_that_reads_nothing_costs_units_and_no_messages(monkeypatch: py
         assert group.log.cost <= update_group.LOG_LIMIT + 1024
         assert slow.queued() <= 50 and len(slow.patches) <= 1024 and not slow.backlog
     assert slow.pending is not None and group.log.cost == 0, "B reads all, and C is out of the log"
-    bench.clients[C].stalled = False
+    bench.stall(C, False)
     bench.read(bench.clients[C])
     bench.rest()
     assert bench.clients[C].table == bench.clients[B].table and slow.pending is None
@@ -255,7 +262,7 @@ def test_a_client_that_reads_nothing_costs_units_and_no_messages(monkeypatch: py
 
 def test_end_of_rib_of_a_restart_comes_behind_what_the_restart_brought() -> None:
     bench = Bench((A, B, C), restarted=True)
-    bench.clients[C].stalled = True
+    bench.stall(C, True)
     bench.say(A, [1, 2])
     bench.turn()
     assert bench.has(B) == {key(1), key(2)} and not bench.clients[B].ended
@@ -281,7 +288,7 @@ def test_a_refresh_during_a_refresh_and_behind_unread_changes_gives_the_whole_ta
     bench.say(A, list(range(30)))
     bench.rest()
     slow = bench.clients[B]
-    slow.stalled = True
+    bench.stall(B, True)
     bench.say(A, [0, 1], withdraw=True)
     bench.turn()
     assert slow.conn is not None
@@ -289,7 +296,7 @@ def test_a_refresh_during_a_refresh_and_behind_unread_changes_gives_the_whole_ta
         bench.speaker.on_data(slow.conn, refresh(4), bench.now)
     bench.say(A, [40])
     bench.turn()
-    slow.stalled = False
+    bench.stall(B, False)
     bench.read(slow)
     assert bench.has(B) == {*map(key, range(2, 30)), key(40)}
     bench.speaker.on_data(slow.conn, end_of_rib(4), bench.now)

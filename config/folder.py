@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
@@ -42,18 +42,16 @@ class FileContent:
     notices: tuple[Problem, ...] = ()
     """Objects of kinds that are not read."""
     unreadable: bool = False
+    known: Mapping[str, Entry] = field(factory=dict, repr=False)
+    """By text, of documents that hold one good object and nothing to say of it: these need not be read again."""
 
 
 @frozen
 class _File:
     signature: Signature | None
     content: FileContent
-    held: tuple[Entry, ...] = field(default=())
-    """Objects of an earlier, readable version that stay in force."""
-
-    def entries(self) -> Iterator[Entry]:
-        yield from self.content.entries
-        yield from self.held
+    entries: Mapping[Key, Entry]
+    """What it holds, with objects of an earlier, readable version that stay in force."""
 
 
 def read_text(path: str) -> str:
@@ -76,8 +74,8 @@ def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
-def read_file(path: str) -> FileContent:
-    """Everything that a file holds; never raises."""
+def read_file(path: str, known: Mapping[str, Entry] | None = None) -> FileContent:
+    """Everything that a file holds; never raises. `known`: that of its former version."""
     try:
         text = read_text(path)
     except (OSError, ValueError) as error:
@@ -90,7 +88,7 @@ def read_file(path: str) -> FileContent:
         words = "is empty; its earlier objects, if any, stay in force"
         problem = Problem(object="", file=path, text=words, allowed="objects, or no such file", refused=False)
         return FileContent(problems=(problem,), unreadable=True)
-    return _parse(path, text)
+    return _parse(path, text, known or {})
 
 
 @frozen
@@ -108,9 +106,17 @@ class Found:
         return _placed(path, self.document, self.base, problem)
 
 
-def find_objects(path: str, text: str, *, is_json: bool) -> Iterator[Found]:
-    """Everything in a file's text, in order; an unreadable document is one thing, with a problem."""
+def find_objects(
+    path: str, text: str, *, is_json: bool, known: Mapping[str, Entry] | None = None
+) -> Iterator[Found]:
+    """Everything in a file's text, in order; an unreadable document is one thing, with a problem.
+
+    Documents in `known` are not read again; their `value` is None.
+    """
     for document in [Document(text, 0)] if is_json else split(text):
+        if known and (entry := known.get(document.text)) is not None:
+            yield Found(None, entry, document)
+            continue
         try:
             value = (load_json if is_json else load_yaml)(document.text)
         except DocumentError as error:
@@ -123,13 +129,14 @@ def find_objects(path: str, text: str, *, is_json: bool) -> Iterator[Found]:
                 yield Found(item, _object(path, document, item, base), document, base)
 
 
-def _parse(path: str, text: str) -> FileContent:
+def _parse(path: str, text: str, known: Mapping[str, Entry]) -> FileContent:
     entries: list[Entry] = []
+    clean: dict[str, Entry] = {}
     problems: list[Problem] = []
     notices: list[Problem] = []
     seen: set[Key] = set()
     unreadable = False
-    for thing in find_objects(path, text, is_json=path.endswith(".json")):
+    for thing in find_objects(path, text, is_json=path.endswith(".json"), known=known):
         found = thing.outcome
         if isinstance(found, Entry):
             if found.key in seen:
@@ -137,12 +144,14 @@ def _parse(path: str, text: str) -> FileContent:
             else:
                 seen.add(found.key)
                 entries.append(found)
+                if not thing.base and isinstance(found.change, Put) and not found.change.notices:
+                    clean[thing.document.text] = found
         elif found.refused:
             problems.append(found)
             unreadable = True
         else:
             notices.append(found)
-    return FileContent(tuple(entries), tuple(problems), tuple(notices), unreadable)
+    return FileContent(tuple(entries), tuple(problems), tuple(notices), unreadable, clean)
 
 
 def _object(path: str, document: Document, item: object, base: str) -> Entry | Problem:
@@ -178,6 +187,9 @@ def _twice(path: str, document: Document, base: str, key: Key) -> Problem:
         allowed="each object once; delete one of the two",
     )
     return _placed(path, document, base, problem)
+
+
+_NOTHING: Mapping[Key, Entry] = {}
 
 
 class Folder:
@@ -244,18 +256,19 @@ class Folder:
 
     def reread(self, paths: Iterable[str]) -> list[StoreChange]:
         """Read these files again and return what changes in the store."""
-        touched: set[Key] = set()
         before: dict[Key, Entry | None] = {}
         for path in sorted(paths):
             old = self._files.get(path)
-            keys = {entry.key for entry in old.entries()} if old else set()
             new = self._read(path, old)
-            keys |= {entry.key for entry in new.entries()} if new else set()
-            for key in keys - touched:
-                before[key] = self._winner(key)
-            touched |= keys
-            self._replace(path, new)
-        return [change for key in sorted(touched) for change in self._change(key, before[key])]
+            was, now = old.entries if old else _NOTHING, new.entries if new else _NOTHING
+            # Of thousands of objects in a file, those that did not change are the same ones.
+            changed = [key for key, entry in was.items() if now.get(key) is not entry]
+            changed += now.keys() - was.keys()
+            for key in changed:
+                if key not in before:
+                    before[key] = self._winner(key)
+            self._replace(path, new, was.keys() - now.keys(), now.keys() - was.keys())
+        return [change for key in sorted(before) for change in self._change(key, before[key])]
 
     def _read(self, path: str, old: _File | None) -> _File | None:
         try:
@@ -264,34 +277,34 @@ class Folder:
             return None
         except OSError:
             status = None
-        content = read_file(path)
-        held: tuple[Entry, ...] = ()
-        if old is not None:
-            held = _held(old, content)
-        return _File(_signature(status) if status is not None else None, content, held)
+        content = read_file(path, old.content.known if old is not None else None)
+        entries = {entry.key: entry for entry in content.entries}
+        if old is not None and content.unreadable:
+            # What a partly unreadable version does not mention stays.
+            entries |= {key: entry for key, entry in old.entries.items() if key not in entries}
+        return _File(_signature(status) if status is not None else None, content, entries)
 
-    def _replace(self, path: str, new: _File | None) -> None:
-        old = self._files.pop(path, None)
-        for entry in old.entries() if old else ():
-            owners = self._owners.get(entry.key, [])
-            if path in owners:
-                owners.remove(path)
+    def _replace(self, path: str, new: _File | None, gone: Iterable[Key], come: Iterable[Key]) -> None:
+        for key in gone:
+            owners = self._owners[key]
+            owners.remove(path)
             if not owners:
-                self._owners.pop(entry.key, None)
-        if new is not None:
+                del self._owners[key]
+        for key in come:
+            owners = self._owners.setdefault(key, [])
+            owners.append(path)
+            owners.sort()
+        if new is None:
+            self._files.pop(path, None)
+        else:
             self._files[path] = new
-            for entry in new.entries():
-                owners = self._owners.setdefault(entry.key, [])
-                if path not in owners:
-                    owners.append(path)
-                    owners.sort()
 
     def _winner(self, key: Key) -> Entry | None:
         """The entry that counts for an object, with other files that hold it among its notices."""
         owners = self._owners.get(key)
         if not owners:
             return None
-        entry = next(entry for entry in self._files[owners[0]].entries() if entry.key == key)
+        entry = self._files[owners[0]].entries[key]
         if len(owners) == 1:
             return entry
         others = tuple(
@@ -322,14 +335,6 @@ class Folder:
             found += self._files[path].content.problems
             found += self._files[path].content.notices
         return tuple(found)
-
-
-def _held(old: _File, content: FileContent) -> tuple[Entry, ...]:
-    """What stays of a file's earlier version: everything that a partly unreadable new version does not mention."""
-    if not content.unreadable:
-        return ()
-    present = {entry.key for entry in content.entries}
-    return tuple({entry.key: entry for entry in old.entries() if entry.key not in present}.values())
 
 
 def _signature(status: os.stat_result) -> Signature:

@@ -106,9 +106,7 @@ class Found:
         return _placed(path, self.document, self.base, problem)
 
 
-def find_objects(
-    path: str, text: str, *, is_json: bool, known: Mapping[str, Entry] | None = None
-) -> Iterator[Found]:
+def find_objects(path: str, text: str, *, is_json: bool, known: Mapping[str, Entry] | None = None) -> Iterator[Found]:
     """Everything in a file's text, in order; an unreadable document is one thing, with a problem.
 
     Documents in `known` are not read again; their `value` is None.

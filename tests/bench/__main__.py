@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.bench import our_side
 from tests.bench.cases import Bench, case_full_table, case_sink
+from tests.bench.cases_config import case_config
 from tests.bench.cases_kernel import case_felix, case_kernel, case_one_change
 from tests.bench.cases_reflector import case_reflector
 from tests.bench.cases_rest import case_idle, case_start
@@ -40,6 +41,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "idle": case_idle,
     "start": case_start,
     "stalled": case_stalled,
+    "config": case_config,
     **{name: partial(case_reflector, name=name) for name in SCENARIOS},
 }
 GROUPS = {

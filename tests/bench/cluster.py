@@ -30,7 +30,10 @@ def node(number: int, address: str = "") -> Resource:
     if number == 0:
         bgp = {"ipv4Address": f"{DAEMON_ADDRESS}/16", "ipv6Address": f"{DAEMON_ADDRESS6}/64"}
     else:
-        bgp = {"ipv4Address": f"{address or client(number - 1)}/16", "ipv6Address": f"fd00:bbbb::{number + 0x1000:x}/64"}
+        bgp = {
+            "ipv4Address": f"{address or client(number - 1)}/16",
+            "ipv6Address": f"fd00:bbbb::{number + 0x1000:x}/64",
+        }
     return make("Node", name(number), {"bgp": bgp}, labels={"rack": f"rack-{number % 40}"})
 
 

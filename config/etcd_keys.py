@@ -145,5 +145,5 @@ def change(key: str, value: bytes | None) -> StoreChange | None:
         problem = Problem(object="/".join(found.key), text=str(error), allowed="the object as JSON")
         return Refuse(found.key, (problem.at(key),))
     except ResourceError as error:
-        return Refuse(found.key, tuple(problem.at(key) for problem in error.problems))
+        return Refuse(found.key, tuple(problem.of(found.key).at(key) for problem in error.problems))
     return Put(parsed.resource, tuple(problem.at(key) for problem in parsed.notices))

@@ -195,7 +195,7 @@ def change(kind: str, value: Mapping[str, Any], place: str) -> StoreChange | Non
     try:
         parsed = parse_resource(document(kind, value))
     except ResourceError as error:
-        problems = tuple(problem.at(place) for problem in error.problems)
+        problems = tuple(problem.of(key).at(place) for problem in error.problems)
         return _refused_node(key, value, problems) if kind == "Node" else Refuse(key, problems)
     return Put(parsed.resource, tuple(problem.at(place) for problem in parsed.notices))
 

@@ -48,7 +48,7 @@ def service(name: str, top: Fields) -> r.Service:
     """A Service: its addresses, and what decides whether they are announced (calico-bgp.md 7.6)."""
     spec = top.mapping("spec")
     addresses = tuple(_host(text) for text in _cluster_ips(spec))
-    families = frozenset(_FAMILIES[item] for _, item in spec.items("ipFamilies") if item in _FAMILIES)
+    families = frozenset(_FAMILIES[item] for _, item in spec.items("ipFamilies") if item in tuple(_FAMILIES))
     ingress = top.mapping("status").mapping("loadBalancer").mappings("ingress")
     given = (entry.parsed("ip", _host, values.ADDRESS_FORM, 64) for entry in ingress)
     return r.Service(

@@ -6,10 +6,16 @@ import reprlib
 from collections.abc import Iterable
 
 from attrs import evolve, frozen
+from attrs import field as attrs_field
 
 __all__ = ["Problem", "ResourceError", "show"]
 
 _LONGEST = 80
+
+
+def _printable(text: str) -> str:
+    """Keys and names can hold anything: no line of a log must end, or a terminal obey, because of them."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 @frozen(kw_only=True)
@@ -20,17 +26,21 @@ class Problem:
     the object is in force, but something about it is without effect.
     """
 
-    object: str
-    field: str = ""
+    object: str = attrs_field(converter=_printable)
+    field: str = attrs_field(default="", converter=_printable)
     """Path from the top of the object: "spec.exportV4[0].cidr"; "" when the whole object is meant."""
-    value: str = ""
+    value: str = attrs_field(default="", converter=_printable)
     allowed: str = ""
-    text: str
+    text: str = attrs_field(converter=_printable)
     """One sentence; names neither file, object nor field."""
-    file: str = ""
+    file: str = attrs_field(default="", converter=_printable)
     line: int = 0
     """Counted from 1; 0 = unknown."""
     refused: bool = True
+
+    def of(self, key: tuple[str, str]) -> Problem:
+        """The same problem, of the object that the store knows by `key`, whatever the object says that it is."""
+        return self if self.object == "/".join(key) else evolve(self, object="/".join(key))
 
     def at(self, file: str, line: int = 0) -> Problem:
         """The same problem with its place."""

@@ -72,7 +72,7 @@ def test_a_thousand_changes_in_a_second(runner: Runner, figure: Callable[[str, o
     assert lab.sessions() == marks and all(marks.values())
     assert 1 <= times <= len(documents) / 10
     figure(
-        f"{len(documents)} changes in {written - began:.2f} s, {times} times applied; the last state at both peers after",
+        f"{len(documents)} changes in {written - began:.2f} s, {times} times applied; last state at both peers after",
         f"{seconds:.2f} s",
     )
     for cidr in BLOCKS:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import fcntl
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +23,7 @@ from tests.bench.cases_reflector import case_reflector
 from tests.bench.cases_rest import case_idle, case_start
 from tests.bench.cases_stalled import case_stalled
 from tests.bench.chart import draw
-from tests.bench.lab import LOAD_CORE, Lab, core_count, load_average
+from tests.bench.lab import LOAD_CORE, Lab, alone, core_count, load_average
 from tests.bench.layout import table
 from tests.bench.load import build
 from tests.bench.programs import DAEMONS, MISSING, versions
@@ -61,12 +59,7 @@ def main() -> int:
     if core_count() < 2:
         print("make bench needs two cores: one for the daemon, one for the load.", file=sys.stderr)
         return 2
-    with (Path(tempfile.gettempdir()) / "cbi-bench.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("Another make bench is running: two would spoil each other's figures.", file=sys.stderr)
-            return 2
+    with alone():
         os.sched_setaffinity(0, {int(LOAD_CORE)})
         return _run(options)
 
@@ -76,7 +69,7 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     groups = ", ".join(f"{name} ({' '.join(cases)})" for name, cases in GROUPS.items())
     add("--only", default="node,reflector", help=f"cases and groups, comma-separated (%(default)s); groups: {groups}")
-    add("--runs", type=int, default=3, help="runs per daemon and case (default: %(default)s)")
+    add("--runs", type=int, help="runs per daemon and case (default: 3, 2 of long cases, 1 of the longest)")
     add("--json", type=Path, metavar="FILE", help="write every run's figures there")
     add("--append", action="store_true", help="add to what is in the file of --json (a run in pieces)")
     add("--chart", type=Path, metavar="FILE", help="draw the reflector's rows as PNG")
@@ -86,6 +79,7 @@ def _options() -> argparse.Namespace:
     add("--profile", type=Path, metavar="DIR", help="run ours under cProfile (its times are then no figures)")
     add("--strict", action="store_true", help="exit 1 when a figure is missed")
     options = parser.parse_args()
+    options.all_runs, options.runs = options.runs is not None, options.runs or 3
     options.cases = list(dict.fromkeys(case for name in options.only.split(",") for case in GROUPS.get(name, [name])))
     if unknown := [name for name in options.cases if name not in CASES]:
         parser.error(f"unknown case {unknown[0]}; there are {', '.join(CASES)}")
@@ -113,7 +107,8 @@ def _run(options: argparse.Namespace) -> int:
         earlier.read(options.json)
     lab = Lab()
     try:
-        bench = Bench(lab, report, options.runs, names, options.slow_peers, profile_folder=options.profile)
+        bench = Bench(lab, report, options.runs, names, options.slow_peers, options.all_runs,
+                      profile_folder=options.profile)  # fmt: skip
         for name in options.cases:
             print(f"... {name}, {time.time() - facts['began']:.0f} s", file=sys.stderr, flush=True)
             CASES[name](bench)

@@ -24,6 +24,10 @@ BIRD_MAIN = "bird, next hops in its main table"
 SINK = "--clients 1 --prefixes 100000 --plen mix --set-size 8 --realistic --mode sink"
 
 
+LONG = 40.0
+"""Seconds."""
+
+
 @define(eq=False)
 class Bench:
     """What a case needs: the lab, the table of results, and which daemons are there."""
@@ -35,6 +39,8 @@ class Bench:
     """"ours", "bird", "frr": those that are to be run."""
     slow_peers: bool = False
     """Also those that take very long for a case."""
+    all_runs: bool = False
+    """As many runs as asked for also of long cases."""
     failed: list[float] = field(factory=lambda: [0.0])
     """How many runs of our reflector failed so far."""
     profile_folder: Path | None = None
@@ -45,9 +51,15 @@ class Bench:
         return self.profile_folder / f"{name}.prof" if self.profile_folder else None
 
     def turns(self, *names: str, most: int = 9) -> Iterator[str]:
-        """Daemon names run after run, so that a busy moment hits all alike; the order turns round each time."""
+        """Daemon names run after run, so that a busy moment hits all alike; the order turns round each time.
+
+        A case whose first two runs took long has no third.
+        """
         present = [name for name in names if name in self.daemons]
+        began = time.monotonic()
         for number in range(min(self.runs, most)):
+            if number > 1 and time.monotonic() - began > LONG and not self.all_runs:
+                return
             yield from present if number % 2 == 0 else reversed(present)
 
     def each(self, *names: str) -> list[str]:

@@ -32,7 +32,7 @@ def case_reflector(bench: Bench, name: str) -> None:
     bench.report.row("reflector, all cases", FAILED, "", limit=0).ours = bench.failed
     done: set[str] = set()
     once: dict[str, None] = {}
-    for who in bench.turns(FLAGS, *scenario.variants, *peers, most=scenario.runs):
+    for who in bench.turns(FLAGS, *scenario.variants, *peers, most=bench.runs if bench.all_runs else scenario.runs):
         if who in done and _far(bench.report, name, who):
             once[PEERS[who]] = None
             continue

@@ -31,7 +31,7 @@ def case_idle(bench: Bench) -> None:
         bench.report.add(case, "CPU", "% of a core", who, 100 * rest["daemon_cpu_s"] / rest["seconds"], limit=0.5)
         bench.report.add(case, "resident", "MiB", who, running.rss_mib, limit=60)
 
-    for who in bench.turns("ours", "bird"):
+    for who in bench.turns("ours", "bird", most=bench.runs if bench.all_runs else 1):
         bench.attempt("idle", who, lambda: turn(who))  # noqa: B023
 
 

@@ -7,12 +7,13 @@ core 1.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from attrs import define, field
@@ -170,6 +171,17 @@ class Lab:
         self.daemon.close()
         self.load.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock of measurements on this machine. Ends the program where another has it."""
+    with (Path(tempfile.gettempdir()) / "cbi-bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit("Another make bench is running: two would spoil each other's figures.") from None
+        yield
 
 
 def load_average() -> float:

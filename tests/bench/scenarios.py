@@ -141,7 +141,7 @@ SCENARIOS: dict[str, Scenario] = {
     "bounce": Scenario("--clients 100 --prefixes 10 --mode bounce --rounds 5", 100, _BOUNCE,
                        words="one of 100 clients dies, and comes back"),
     "keep": Scenario("--clients 500 --prefixes 4 --mode keepalive --hold 9 --seconds 30", 500, _KEEP,
-                     peers=("bird",), runs=1, variants={FILE: 1.3}, words="500 sessions with a table, hold time 9 s"),
+                     peers=(), runs=1, variants={FILE: 1.3}, words="500 sessions with a table, hold time 9 s"),
     "5k": Scenario("--clients 5000 --prefixes 4", 5000, _BIG, peers=(), runs=1, variants={FILE: 1.3},
                    words="5,000 clients x 4 blocks"),
     "paths": Scenario("--clients 100 --prefixes 10 --paths 5", 100, _both("flood", None, None), add_path=True,

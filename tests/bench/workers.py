@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench.lab import DAEMON_CORE, LOAD_CORE, Lab, Running
+from tests.bench.lab import DAEMON_CORE, LOAD_CORE, Lab, Running, alone
 from tests.bench.load import phase, run_load
 from tests.bench.measure import cpu_seconds, descendants, median, memory_kib
 from tests.bench.our_side import environment
@@ -75,6 +75,11 @@ def main() -> int:
     parser.add_argument("--workers", default="1,2", help="numbers of processes (%(default)s)")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    with alone():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     lab = Lab()
     try:
         lab.daemon.address("vd", [f"{address(number)}/16" for number in range(1, max(numbers(options.workers)))])

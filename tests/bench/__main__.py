@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tests.bench import our_side
 from tests.bench.cases import Bench, case_full_table, case_sink
@@ -24,7 +25,7 @@ from tests.bench.cases_rest import case_idle, case_start
 from tests.bench.cases_stalled import case_stalled
 from tests.bench.chart import draw
 from tests.bench.lab import LOAD_CORE, Lab, alone, core_count, load_average
-from tests.bench.layout import table
+from tests.bench.layout import markdown, table
 from tests.bench.load import build
 from tests.bench.programs import DAEMONS, MISSING, versions
 from tests.bench.report import Report
@@ -73,6 +74,7 @@ def _options() -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="write every run's figures there")
     add("--append", action="store_true", help="add to what is in the file of --json (a run in pieces)")
     add("--chart", type=Path, metavar="FILE", help="draw the reflector's rows as PNG")
+    add("--markdown", type=Path, metavar="FILE", help="write the table as a page of documentation")
     add("--render", type=Path, nargs="+", metavar="FILE", help="run nothing: table and chart of such files")
     add("--daemons", default=",".join((*OURS, *DAEMONS, "bird-main")), help="which to run (default: %(default)s)")
     add("--slow-peers", action="store_true", help="run peers that need 20 s and more for a case as well (GoBGP)")
@@ -127,7 +129,7 @@ def _run(options: argparse.Namespace) -> int:
         f"{facts['machine']}, Python {facts['python']}; {options.runs} runs; {minutes:.1f} minutes; "
         f"load average {load_average():.2f}\n"
     )
-    return _show(report, options)
+    return _show(report, options, facts)
 
 
 def _joined(earlier: Report, report: Report) -> Report:
@@ -139,17 +141,19 @@ def _joined(earlier: Report, report: Report) -> Report:
 
 
 def _render(options: argparse.Namespace) -> int:
-    report = Report()
+    report, facts = Report(), {}
     for path in options.render:
         facts = report.read(path)
         print(f"{path}: {facts['machine']}, Python {facts['python']}")
         print("\n".join(f"  {name}: {version}" for name, version in facts["versions"].items()))
     print()
-    return _show(report, options)
+    return _show(report, options, facts)
 
 
-def _show(report: Report, options: argparse.Namespace) -> int:
+def _show(report: Report, options: argparse.Namespace, facts: dict[str, Any]) -> int:
     print(table(report))
+    if options.markdown:
+        options.markdown.write_text(markdown(report, facts))
     if options.chart:
         print("\n" + (draw(report, options.chart) or f"chart: {options.chart}"))
     missed = [row for row in report.rows if row.verdict == "MISSED"]

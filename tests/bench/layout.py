@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tests.bench.report import PEERS, Report, Row, number
 from tests.bench.scenarios import SCENARIOS
@@ -23,6 +24,25 @@ def table(report: Report) -> str:
     if report.remarks:
         parts.append("\n".join(f"* {remark}" for remark in report.remarks))
     return "\n\n".join(parts)
+
+
+def markdown(report: Report, facts: dict[str, Any]) -> str:
+    """The same as a page of the documentation."""
+    report.link()
+    versions = "; ".join(f"{name}: {version}" for name, version in facts["versions"].items() if name != "ours")
+    rule = ["---" if name in _WORDS else "--:" for name in HEAD]
+    lines = [HEAD, rule, *map(_cells, report.rows)]
+    words = [f"* {case}: {SCENARIOS[case].words}" for case in dict.fromkeys(row.case for row in report.rows)
+             if case in SCENARIOS]  # fmt: skip
+    parts = (
+        "# Figures of one run",
+        'Written by `make bench ARGS="--markdown FILE"`; [benchmarks.md](benchmarks.md) says what the cases are.',
+        f"{facts['machine']}, Python {facts['python']}. {versions}.",
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines),
+        "\n".join(f"* {line.strip()}" for line in summary(report).splitlines()),
+        "\n".join([*words, *(f"* {remark}" for remark in report.remarks)]),
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def summary(report: Report) -> str:

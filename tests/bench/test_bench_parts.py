@@ -11,7 +11,7 @@ from tests.bench.collector import UNEXPLAINED, compare, normal_form
 from tests.bench.count import judge, version
 from tests.bench.count_load import PIECES, yardstick
 from tests.bench.lab import client
-from tests.bench.layout import summary, table
+from tests.bench.layout import markdown, summary, table
 from tests.bench.measure import percentile
 from tests.bench.reflector_ours import objects
 from tests.bench.reflector_peers import Wanted, bird_config, frr_config, gobgp_config, openbgpd_config
@@ -69,6 +69,8 @@ def test_summary_counts_targets_and_names_what_is_missed_or_not_judged() -> None
     report.add("keep", "dropped", "sessions", "ours", 0.0, limit=0)
     report.add("S2", "time", "s", "frr", 2.0, ratio_limit=0.4, against="best")
     report.add("S2", "memory", "MB", "ours", 2.0)
+    page = markdown(report, {"versions": {"frr": "bgpd 10"}, "machine": "2 cores", "python": "3.11"})
+    assert "| S1 | time | s | 1 | 2 | FRR | 0.50 | <= 0.4 x | MISSED |" in page and "frr: bgpd 10" in page
     lines = summary(report).splitlines()
     assert lines[0] == "1 of 3 targets met"
     assert lines[1:] == [

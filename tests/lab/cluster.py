@@ -24,6 +24,7 @@ from attrs import define, field
 
 from tests.lab import configs, watch
 from tests.lab import datastore as resources
+from tests.lab.bird1 import Bird1
 from tests.lab.configs import NodePlan, TorPeer, TorPlan
 from tests.lab.datastore import Datastore
 from tests.lab.netns import PREFIX, LabError, Namespace, sweep
@@ -199,7 +200,7 @@ class Lab:
                 put(resources.peer(f"tor-{family}", address, TOR_ASN, nodeSelector="has(rack)"))
 
     def speaker_for(self, node: Machine, kind: str) -> Speaker:
-        """A speaker for a node, not started: "ours", or "bird" for BIRD configured as Calico does."""
+        """A speaker for a node, not started: "ours", or "bird" (BIRD 2) or "bird1" for BIRD as Calico configures it."""
         if kind == "ours":
             return OurSpeaker(node.name, node.namespace, self.folder, self.datastore.url)
         plan = NodePlan(
@@ -214,6 +215,8 @@ class Lab:
             tor4=self.tor.ipv4 if self.tor else "172.20.0.1",
             tor6=self.tor.ipv6 if self.tor else "fd00:172:20::1",
         )
+        if kind == "bird1":
+            return Bird1(node.name, node.namespace, self.folder, plan)
         return Bird(node.name, node.namespace, self.folder, configs.bird_node(plan), recover=True)
 
     def _reflector_speaker(self, reflector: Machine) -> Speaker:

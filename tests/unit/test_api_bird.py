@@ -202,7 +202,7 @@ async def test_attributes_and_counts(place: Path) -> None:
         ("show", 9001),
         ("show ospf", 9001),
         ("show protocols all tor more", 9001),
-        ("show protocols nix", 9001),
+        ("show protocols nix", 9002),
         ('show protocols "X*"', 8003),
         ("show route for 99.9.9.9", 8001),
         ("show route 10.244.2.0/25", 8001),

@@ -12,6 +12,7 @@ from attrs import frozen
 __all__ = [
     "ACCESS_DENIED",
     "NOT_IN_TABLE",
+    "NOT_A_PROTOCOL",
     "NO_SUCH_PROTOCOL",
     "SYNTAX_ERROR",
     "TOO_LONG",
@@ -25,6 +26,7 @@ NO_SUCH_PROTOCOL = 8003
 ACCESS_DENIED = 8007
 TOO_LONG = 9000
 SYNTAX_ERROR = 9001
+NOT_A_PROTOCOL = 9002
 
 _CHANGING = frozenset(
     ("configure", "down", "disable", "enable", "restart", "reload", "debug", "dump", "mrtdump", "eval", "graceful")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from bgpd.api.bird.facts import Protocol, protocols, short_time
-from bgpd.api.bird.grammar import NO_SUCH_PROTOCOL, SYNTAX_ERROR, BirdError, Command
+from bgpd.api.bird.grammar import NO_SUCH_PROTOCOL, NOT_A_PROTOCOL, BirdError, Command
 from bgpd.api.bird.replies import Replies
 from bgpd.api.counts import Counts, slices
 from bgpd.api.limits import Pace
@@ -38,7 +38,7 @@ def chosen(state: DaemonState, family: Family, command: Command) -> list[Protoco
         return found
     found = [row for row in rows if row.name == command.name]
     if not found:
-        raise BirdError(SYNTAX_ERROR, f"{command.name[:80]}: Not a protocol")
+        raise BirdError(NOT_A_PROTOCOL, f"{command.name[:80]} is not a protocol")
     return found
 
 

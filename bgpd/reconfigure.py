@@ -81,7 +81,9 @@ class _Chains:
 
     def __init__(self, speaker: Speaker) -> None:
         self._speaker = speaker
-        self._known: dict[tuple[int, int], frozenset[Family] | None] = {}
+        self._pair: tuple[object, object] = (None, None)
+        self._imports: frozenset[Family] | None = None
+        """Of the last pair of old and new families: peers of one policy stand together."""
         self._moves: dict[object, UpdateGroup] = {}
 
     def change(self, peer: Peer, new: PeerSettings) -> bool:
@@ -89,16 +91,16 @@ class _Chains:
         old = peer.settings
         if not old.differs_in_families_only(new):
             return False
-        key = (id(old.families), id(new.families))
-        if key not in self._known:
-            self._known[key] = _imports_changed(old.families, new.families)
-        imports = self._known[key]
+        if old.families is not self._pair[0] or new.families is not self._pair[1]:
+            self._pair = (old.families, new.families)
+            self._imports = _imports_changed(old.families, new.families)
+        imports = self._imports
         if imports is None:
             return False
         if imports:
             peer.configure(new, self._speaker.settings)
-        peer.settings = new
-        peer.session.update_settings(new)
+        # Nothing that `update_settings` would follow is another.
+        peer.settings = peer.session.peer = new
         for family in imports:
             self._speaker._work(peer, peer.importer.reimport(family))
         if peer.members:

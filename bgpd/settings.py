@@ -165,8 +165,13 @@ class PeerSettings:
 
     def differs_in_families_only(self, other: PeerSettings) -> bool:
         """Whether all else is the same for sure: both are copies of one object."""
-        mine: object = self.__dict__.get("_copied_from")
-        return mine is not None and mine is other.__dict__.get("_copied_from")
+        return self.apart is other.apart
+
+    @property
+    def apart(self) -> PeerSettings:
+        """What it was copied from, with other families; itself if it is no copy."""
+        found: PeerSettings = self.__dict__.get("_copied_from", self)
+        return found
 
 
 @frozen(cache_hash=True)

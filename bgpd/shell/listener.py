@@ -354,13 +354,14 @@ class Listener:
             self._loop.add_reader(entry.sock, self._readable, entry)
 
 
-_of_peer = attrgetter(
-    "address", "password", "disabled", "ttl_security_hops", "ttl", "send_hold_time", "hold_time", "name"
-)
+_of_peer = attrgetter("apart")
 
 
 def _seen(settings: SpeakerSettings) -> tuple[object, ...]:
-    """All of the settings that the listener looks at: with a change of policy it stays the same."""
+    """All of the settings that the listener looks at: with a change of policy it stays the same.
+
+    Policy is in the families, and a copy with other families has the same origin: comparing stops at `is`.
+    """
     return (settings.listen, settings.dynamic, settings.connection_rate, list(map(_of_peer, settings.peers)))
 
 

@@ -61,34 +61,43 @@ class LocRib:
             adj.routes.update(dict.fromkeys(entries, path))
             return
         if len(keys) <= _FEW:
-            first = self.table.get(keys[0])
-            if first is None:
-                done = entries is keys and self._learn_few(adj.routes, keys, path)
-            else:
-                done = self._join_few(adj.routes, entries, keys, path, first)
-            if done:
+            there = self._learn_few(adj.routes, keys, path) if entries is keys else self.table.get(keys[0])
+            if entries is keys and there is None:
+                return
+            if there is not None and self._join_few(adj.routes, entries, keys, path, there):
                 return
         new = dict.fromkeys(keys, path)
         adj.routes.update(new if entries is keys else dict.fromkeys(entries, path))
         self._put(new, path)
 
-    def _learn_few(self, routes: dict[bytes, Path], keys: list[bytes], path: Path) -> bool:
-        """First paths for a few keys. False, and nothing done, where one of them has a path already.
+    def _learn_few(self, routes: dict[bytes, Path], keys: list[bytes], path: Path) -> Entry | None:
+        """First paths for a few keys. Where one of them has a path already, nothing is done, and that is returned.
 
-        Up to some 16 keys, which is what a full table has to an UPDATE, two plain loops cost half of what
-        building a dict and merging it twice does (0.2 against 0.45 microseconds a key).
+        Up to some 16 keys, which is what a full table has to an UPDATE, plain loops cost half of what building a dict
+        and merging it twice does. What they cost is looking into large tables: one look a key into each.
         """
         table = self.table
+        before, setdefault = len(table), table.setdefault
         for key in keys:
-            if key in table:
-                return False
-        before = len(table)
+            there = setdefault(key, path)
+            if there is not path:
+                if len(table) != before:
+                    self._unlearn(routes, keys, path)
+                return there
+        if len(table) - before != len(keys):  # some are repeated, in this message or from an earlier one
+            keys = [key for key in dict.fromkeys(keys) if routes.get(key) is not path]
+            if not keys:
+                return None
         for key in keys:
-            routes[key] = table[key] = path
-        if len(table) - before != len(keys):
-            keys = list(dict.fromkeys(keys))
+            routes[key] = path
         self.changes.setdefault((None, path, None, path if path.next_hop.reachable else None), []).extend(keys)
-        return True
+        return None
+
+    def _unlearn(self, routes: dict[bytes, Path], keys: list[bytes], path: Path) -> None:
+        """Take out again what `_learn_few` has put in: keys of which Adj-RIB-In does not know that they have it."""
+        for key in keys:
+            if self.table.get(key) is path and routes.get(key) is not path:
+                del self.table[key]
 
     def _join_few(
         self, routes: dict[bytes, Path], entries: list[bytes], keys: list[bytes], path: Path, there: Entry

@@ -26,6 +26,8 @@ _GONE = (ESRCH, ENOENT)
 _REPAIRS_AT_ONCE = 8
 """In two seconds, for one prefix; further ones wait `_REPAIR_DELAY`."""
 _REPAIR_DELAY = 0.2
+_FEW = 8
+"""Prefixes from which on a batch is looked at as a whole."""
 _KICK_DELAY = 0.01
 """A link that comes up says so several times."""
 
@@ -67,7 +69,8 @@ class FibWriter:
         self.counters = FibCounters()
         self._packer = nl.Packer(settings.table, settings.protocol)
         self.nexthops = NexthopTable(self._packer, settings.nexthop_id_base)
-        self.sides = {nl.AF_INET: Side(nl.AF_INET), nl.AF_INET6: Side(nl.AF_INET6)}
+        self._ipv4, self._ipv6 = Side(nl.AF_INET), Side(nl.AF_INET6)
+        self.sides = {nl.AF_INET: self._ipv4, nl.AF_INET6: self._ipv6}
         self._forms: dict[_Name, Form] = {}
         self._timers: list[tuple[float, int, int, bytes | Nexthop, Failure]] = []
         self._timer_number = 0
@@ -194,7 +197,7 @@ class FibWriter:
         ops: list[Op] = []
         for side in self.sides.values():
             if side.pending:
-                if not ops and (new := self._take_new(side, limit)):
+                if not ops and len(side.pending) >= _FEW and (new := self._take_new(side, limit)):
                     return new
                 self._take_routes(side, limit, ops, now)
         if not ops and self.nexthops.todo:
@@ -231,6 +234,10 @@ class FibWriter:
             for key in keys:
                 if (op := self._decide(side, key, side.wanted.get(key), now)) is not None:
                     ops.append(op)
+
+    def busy(self) -> bool:
+        """Whether something waits to be taken now, timers apart."""
+        return bool(self.nexthops.todo or self._ipv4.pending or self._ipv6.pending)
 
     def _decide(self, side: Side, key: bytes, form: Form | None, now: float) -> Op | None:
         """The next step for one prefix; its result makes the prefix pending again if more is to do."""
@@ -449,7 +456,7 @@ class FibWriter:
 
     def deadline(self) -> float:
         """When `take` will have something without further input."""
-        if self.nexthops.todo or any(side.pending for side in self.sides.values()):
+        if self.busy():
             return -inf
         soonest = self._timers[0][0] if self._timers else inf
         if self._kicks:
@@ -461,6 +468,8 @@ class FibWriter:
     def _due(self, now: float) -> None:
         if self._repairs and now - self._repairs_since > 2.0:
             self._repairs.clear()
+        if not self._timers and not self._kicks:
+            return
         while self._timers and self._timers[0][0] <= now:
             _at, _number, afi, what, failure = heapq.heappop(self._timers)
             if isinstance(what, Nexthop):

@@ -197,6 +197,9 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
             for part in _by_length(keys):
                 yield from pour(node, part)
             return
+    if len(keys) == 1:
+        while type(node) is Fork:
+            node = node.yes if node.prefixes.match(keys[0]) else node.no
     while type(node) is Fork:
         match = node.prefixes.match
         if all(map(match, keys)):

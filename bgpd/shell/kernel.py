@@ -191,6 +191,8 @@ class Kernel:
                 self._paused = True
                 break
             fib.on_results(ops, errors, now)
+            if not fib.busy():
+                break
         if fib.suspect:
             fib.suspect = False
             self._want_full()

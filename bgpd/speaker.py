@@ -262,10 +262,8 @@ class Speaker:
         return None
 
     def _work(self, peer: Peer, job: Iterator[int], level: int = 0, text: str = "") -> None:
-        """Do work that comes in slices, the first one now, then one a flush. Logs `text` with the sum at the end."""
+        """Do work that comes in slices, one a flush. Logs `text` with the sum at the end."""
         self._jobs.append(self._counted(peer, job, level, text))
-        if len(self._jobs) == 1:
-            self._work_on()
 
     def _counted(self, peer: Peer, job: Iterator[int], level: int, text: str) -> Iterator[int]:
         total = 0

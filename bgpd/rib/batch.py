@@ -36,6 +36,9 @@ class Batch:
         self.withdrawn: dict[tuple[Member, ...], list[bytes]] = {}
         self.held: dict[tuple[bytes, bytes], set[Path]] = {}
         """(key, send id) that changed more than once: the paths that may have been told."""
+        self._add_path = group.key.add_path
+        self._told: tuple[object, bytes, tuple[Member, ...]] = (None, b"", ())
+        """Source and next hop of the last first path, and who must not get it: they come in long runs."""
 
     def transition(self, old: Path | None, new: Path | None, keys: Sequence[bytes]) -> None:
         """`keys` went from one path to another, as this group sees it."""
@@ -45,10 +48,15 @@ class Batch:
             return
         exporter = self.group.exporter
         if old is None and exporter.direct:
-            units = self.group.units(new, keys)
+            units = self.group.units(new, keys) if self._add_path else keys
             message = exporter.message(new, keys, units)
             if message is not None:
-                self.fresh.append((self.group.excluded(new, new.attrs.next_hop), message, units))
+                source, hop, excluded = self._told
+                if source is not new.source or hop != new.attrs.next_hop:
+                    hop = new.attrs.next_hop
+                    excluded = self.group.excluded(new, hop)
+                    self._told = new.source, hop, excluded
+                self.fresh.append((excluded, message, units))
                 return
         node = exporter.node(new)
         for leaf, part in ((node, keys),) if type(node) is Leaf else pour(node, keys):
@@ -138,7 +146,7 @@ class Batch:
         """Neighbours that the same members must not get, who had nothing before, become one chunk."""
         run = _Run(self.group)
         for excluded, message, units in self.fresh:
-            run.add(excluded, (message,), units)
+            run.add_one(excluded, message, units)
         for item, messages in announcements:
             if any(item.withdraw.values()):
                 run.write()
@@ -177,6 +185,16 @@ class _Run:
         self._messages: list[bytes] = []
         self._units: list[bytes] = []
         self._size = 0
+
+    def add_one(self, excluded: tuple[Member, ...], message: bytes, units: Sequence[bytes]) -> None:
+        """As `add`, for one message."""
+        size = self._size + len(message)
+        if size > CHUNK or (excluded is not self._excluded and excluded != self._excluded):
+            self.write()
+            self._excluded, size = excluded, len(message)
+        self._messages.append(message)
+        self._units += units
+        self._size = size
 
     def add(self, excluded: tuple[Member, ...], messages: Sequence[bytes], units: Sequence[bytes]) -> None:
         """One more; what does not go with those before begins a new chunk."""

@@ -118,7 +118,7 @@ class Review:
         found: list[bytes] = []
         for start in range(0, len(self._keys), _SCAN):
             found += self._concerned(self._keys[start : start + _SCAN])
-            yield slices.SLICE // 4
+            yield slices.SLICE // 2
             self._note_new()
         self._keys, self._match = found, None
 

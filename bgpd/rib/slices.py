@@ -5,11 +5,11 @@ A job yields after each slice what it cost; a turn of the loop does jobs until t
 
 from __future__ import annotations
 
-SLICE = 8192
+SLICE = 4096
 """Routes that are removed in one go; and what a turn's work may cost, in such routes."""
 REVIEWED = 2048
 """Routes that are treated anew in one go, at most: with all that follows, each costs several times a removed one."""
-PATHS = 128
+PATHS = 96
 """And their paths, about: where hardly two prefixes share attributes, a path costs 100 microseconds with all that
 follows from it."""
 

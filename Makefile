@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 LOCK := requirements.lock
 CHARTS := $(VENV)/.charts
-IMAGE ?= calico-bgpd:dev
+IMAGE ?= calico-bgpd:dev$(if $(TARGET),-$(TARGET))
 TARGET ?=
 UV ?= uv
 ARGS ?=
@@ -22,7 +22,7 @@ help:
 	@echo "make bench     figures beside other daemons, with a verdict for each target, a chart and JSON (about 25 minutes)"
 	@echo "make count     instructions of the reflector's hot path, against the committed baseline (needs valgrind)"
 	@echo "make venv      only prepare $(VENV)"
-	@echo "make image     build the container image $(IMAGE) (TARGET=node: under runit, with BIRD's names)"
+	@echo "make image     build the container image calico-bgpd:dev (TARGET=node: calico-bgpd:dev-node, under runit, with BIRD's names)"
 	@echo "make lock      resolve the lock files again (needs uv)"
 	@echo "make clean     remove $(VENV) and caches"
 

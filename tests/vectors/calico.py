@@ -25,8 +25,9 @@ from config.compile import Compiled, compile
 from config.memory import Memory
 from config.parse import NAMESPACED, identify, parse_resource
 from config.parse_kubernetes import workload
+from config.problems import ResourceError
 from config.resources import LogSeverity, Workload
-from config.snapshot import Put, Remove, Snapshot, StoreChange
+from config.snapshot import Put, Refuse, Remove, Snapshot, StoreChange
 from config.values import community
 from tests.unit.config_support import Outcome, Route, run
 
@@ -81,6 +82,7 @@ def run_case(path: Path) -> CaseResult:
     for number, step in enumerate(case["steps"], 1):
         snapshot = snapshot.apply(_changes(step))
         compiled = compile(snapshot, node, env, memory, pods)
+        result.notes += [f"step {number}: {problem}" for problem in compiled.problems if problem.refused]
         cluster = view(snapshot, node, env, [], Memory(), pods)
         if compiled.settings is None or cluster is None:
             result.wrong.append(f"step {number}: no settings: {'; '.join(map(str, compiled.problems))}")
@@ -101,8 +103,15 @@ def _workloads(case: Any) -> Iterator[Workload]:
 
 def _changes(step: Any) -> Iterator[StoreChange]:
     for document in step["resources"]:
-        if identify(document).known:
+        identity = identify(document)
+        if not identity.known:
+            continue
+        try:
             parsed = parse_resource(document)
+        except ResourceError as error:
+            # As the daemon has it: the others count, and an earlier version stays.
+            yield Refuse((identity.kind, identity.name), error.problems)
+        else:
             yield Put(parsed.resource, parsed.notices)
     for reference in step["deletes"]:
         space = f"{reference.get('namespace') or ''}/" if reference["kind"] in NAMESPACED else ""

@@ -59,9 +59,10 @@ def _dynamic_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> N
 
 def _configured_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
     wanted = {peer.name: peer for peer in settings.peers}
-    for peer in list(speaker.peers.values()):
-        if peer.settings.name not in wanted and not peer.dynamic:
-            speaker._remove_peer(peer, now)
+    if speaker.peers.keys() - wanted.keys():
+        for peer in list(speaker.peers.values()):
+            if peer.settings.name not in wanted and not peer.dynamic:
+                speaker._remove_peer(peer, now)
     chains = _Chains(speaker)
     for name, new in wanted.items():
         known = speaker.peers.get(name)
@@ -81,7 +82,8 @@ class _Chains:
 
     def __init__(self, speaker: Speaker) -> None:
         self._speaker = speaker
-        self._pair: tuple[object, object] = (None, None)
+        self._old: object = None
+        self._new: object = None
         self._imports: frozenset[Family] | None = None
         """Of the last pair of old and new families: peers of one policy stand together."""
         self._moves: dict[object, UpdateGroup] = {}
@@ -89,10 +91,10 @@ class _Chains:
     def change(self, peer: Peer, new: PeerSettings) -> bool:
         """Do it; False: something else changes as well."""
         old = peer.settings
-        if not old.differs_in_families_only(new):
+        if old.apart is not new.apart:
             return False
-        if old.families is not self._pair[0] or new.families is not self._pair[1]:
-            self._pair = (old.families, new.families)
+        if old.families is not self._old or new.families is not self._new:
+            self._old, self._new = old.families, new.families
             self._imports = _imports_changed(old.families, new.families)
         imports = self._imports
         if imports is None:

@@ -163,13 +163,10 @@ class PeerSettings:
         object.__setattr__(made, "__dict__", values)
         return made
 
-    def differs_in_families_only(self, other: PeerSettings) -> bool:
-        """Whether all else is the same for sure: both are copies of one object."""
-        return self.apart is other.apart
-
     @property
     def apart(self) -> PeerSettings:
-        """What it was copied from, with other families; itself if it is no copy."""
+        """What it was copied from, with other families; itself if it is no copy. Where two have the same one, all but
+        the families is the same for sure."""
         found: PeerSettings = self.__dict__.get("_copied_from", self)
         return found
 

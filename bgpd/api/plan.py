@@ -56,6 +56,8 @@ async def tables(
         await pace.rest()
     answer = await asyncio.to_thread(_shown, preview, limit)
     pace.resume()
+    for _ in preview.release():
+        await pace.rest()
     return answer
 
 

@@ -99,8 +99,16 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (r"held down: Secret (\S+) .*", r"creating Secret \1 in that namespace, with the key that the password names"),
     (r"held down: (.*)", r"mending what holds the session down: \1"),
     (
-        r"no session.*(?:Maximum Number of Prefixes|prefixes, \d+ allowed).*",
+        r"no session.*the peer sent.*maximum number of prefixes.*",
+        "fewer prefixes announced to this peer, or a higher limit there",
+    ),
+    (
+        r"no session.*maximum number of prefixes.*",
         "fewer prefixes from this peer, or a higher limit (--max-prefixes of bgp-reflector; Calico sets none)",
+    ),
+    (
+        r"no session.*bad peer AS \(the peer says AS (\d+), configured is (\d+)\).*",
+        r"asNumber: \1 in the BGPPeer, if that is the peer that is meant; else AS \2 on the peer's side",
     ),
     (r"no session.*cannot connect.*", "a peer that listens, no firewall between, and the same password on both sides"),
     (r"no session.*", "the session coming up: `bgpctl peers PEER` says why it is not"),

@@ -140,7 +140,10 @@ def test_every_unusable_next_hop_has_advice() -> None:
 def test_what_is_not_there_and_sessions_have_advice() -> None:
     for text in (
         "no route of this host",
-        "no session (state Active: cannot connect: 3 attempts have failed)",
+        "no session (state Active: cannot connect: connection refused, 3 attempts)",
+        "no session (state Idle: the peer sent NOTIFICATION 6/1 cease: maximum number of prefixes reached)",
+        "no session (state Idle: we sent NOTIFICATION 2/2 OPEN message error: bad peer AS "
+        "(the peer says AS 1, configured is 2))",
         "no session (state Idle: NOTIFICATION received)",
         "ipv6 is not negotiated with this peer",
         "held down: its Secret is missing",

@@ -121,7 +121,7 @@ class FileDatastore:
                 paths, self._dirty = self._dirty, set()
                 walk, self._walk_due = self._walk_due, False
                 self._again(await asyncio.to_thread(self._look, paths, walk=walk, writing=frozenset(self._writing)))
-                if self.snapshot != before:
+                if self.snapshot.is_news_after(before):
                     on_snapshot(self.snapshot)
         finally:
             if watcher is not None:

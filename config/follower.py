@@ -176,7 +176,7 @@ class Follower:
         if not self._listed:
             return False
         self._weigh(bool(changes))
-        return self.snapshot != before
+        return self.snapshot.is_news_after(before)
 
     def _weigh(self, changed: bool) -> None:
         """Let what is seen count, or hold it back."""

@@ -93,6 +93,15 @@ class Snapshot:
                 objects[kind].pop(name, None)
         return Snapshot(objects, problems, self.source_problems, self.complete)
 
+    def is_news_after(self, before: Snapshot) -> bool:
+        """Whether it may differ from an earlier one. Maps of kinds are not looked into, as they may be large."""
+        if self.objects.keys() != before.objects.keys():
+            return True
+        if any(held is not before.objects[kind] for kind, held in self.objects.items()):
+            return True
+        mine = (self.complete, self.source_problems, self.problems)
+        return mine != (before.complete, before.source_problems, before.problems)
+
     def put(self, resource: Resource) -> Snapshot:
         """With this object in place of any earlier version."""
         return self.apply([Put(resource)])

@@ -87,32 +87,73 @@ def test_the_mesh_beside_reflectors_comes_and_goes(lab: Lab, figure: Figure) -> 
     assert not found, "\n".join(found)
 
 
-def test_clients_keep_both_paths_of_a_prefix(lab: Lab) -> None:
-    """Two nodes announce one address; the third shares its packets between them (ADD-PATH through the reflectors)."""
+@pytest.fixture
+def shared_address(lab: Lab) -> Iterator[Machine]:
+    """Two nodes announce one address of each family; the node that shares its packets between them (ADD-PATH)."""
     pods = [lab.add_pod(lab.node(letter), f"any-{letter}", *ANYCAST) for letter in "bc"]
     node = lab.node("d")
+    wanted = [{lab.node(letter).ipv4 for letter in "bc"}, {lab.node(letter).ipv6 for letter in "bc"}]
     try:
-        wanted = [{lab.node(letter).ipv4 for letter in "bc"}, {lab.node(letter).ipv6 for letter in "bc"}]
         watch.wait_until(
             "node-d has two gateways in both families",
             lambda: [gateways(node, address) for address in ANYCAST] == wanted,
             20,
         )
-        # Calico's programs read each path with its own gateway; together they are on the way to the kernel alone.
-        for name, wants, length in zip(("bird.ctl", "bird6.ctl"), wanted, ("/32", "/128"), strict=True):
-            address = ANYCAST[length == "/128"]
-            assert isinstance(node.bgp, OurSpeaker)
-            dialogue = callers.Dialogue(node.bgp.bird_sockets / name)
-            rows = callers.routes(dialogue.ask(f"show route {address}{length}"))
-            assert {row["gw"] for row in rows} == wants
-            merged = dialogue.ask(f"show route {address}{length} export kernel1")
-            dialogue.close()
-            assert " multipath [" in merged[0]
-            assert {line.split()[1] for line in merged[1:-1]} == wants
+        yield node
     finally:
         for pod in pods:
             lab.remove_pod(pod)
     watch.wait_until("the address is gone", lambda: not any(gateways(node, one) for one in ANYCAST), 20)
+
+
+def upgrade(lab: Lab) -> None:
+    """One after the other: stopped as a service manager does, started at once."""
+    for one in reflectors(lab):
+        one.bgp.stop()
+        one.bgp.start()
+        lab.wait_settled(60)
+
+
+def lose_both(lab: Lab) -> None:
+    """Both at one moment: graceful restart alone keeps the routes."""
+    for one in reflectors(lab):
+        one.bgp.kill()
+    time.sleep(1)
+    for one in reflectors(lab):
+        one.bgp.start()
+    lab.wait_settled(60)
+
+
+def test_clients_keep_both_paths_of_a_prefix(shared_address: Machine) -> None:
+    """Calico's programs read each path with its own gateway; together they are on the way to the kernel alone."""
+    for name, address in zip(("bird.ctl", "bird6.ctl"), ANYCAST, strict=True):
+        wanted, length = gateways(shared_address, address), "/128" if ":" in address else "/32"
+        assert isinstance(shared_address.bgp, OurSpeaker)
+        dialogue = callers.Dialogue(shared_address.bgp.bird_sockets / name)
+        rows = callers.routes(dialogue.ask(f"show route {address}{length}"))
+        assert {row["gw"] for row in rows} == wanted
+        merged = dialogue.ask(f"show route {address}{length} export kernel1")
+        dialogue.close()
+        assert " multipath [" in merged[0]
+        assert {line.split()[1] for line in merged[1:-1]} == wanted
+
+
+@pytest.mark.parametrize("how", [upgrade, lose_both])
+def test_reflectors_are_restarted_under_traffic(
+    lab: Lab, shared_address: Machine, how: Callable[[Lab], None], figure: Figure
+) -> None:
+    """No packet is lost and no kernel route changes, also not one of two gateways."""
+    c, d, b = (lab.node(letter).pods[f"pod-{letter}"].endpoint for letter in "cdb")
+    before = [gateways(shared_address, one) for one in ANYCAST]
+    with untouched(lab, "node-c", "node-d") as found, traffic([(c, d), (b, d), (c, lab.outside)], 300) as probes:
+        how(lab)
+        lab.wait_converged()
+        account = probes.finish()
+    figure(f"{how.__name__}, packets", account)
+    figure(f"{how.__name__}, unchanged kernel routes touched", len(found))
+    assert [gateways(shared_address, one) for one in ANYCAST] == before
+    assert account.lost == 0, "\n".join(map(str, account.losses))
+    assert not found, "\n".join(found)
 
 
 def gateways(node: Machine, address: str) -> set[str]:

@@ -26,7 +26,7 @@ _GONE = (ESRCH, ENOENT)
 _REPAIRS_AT_ONCE = 8
 """In two seconds, for one prefix; further ones wait `_REPAIR_DELAY`."""
 _REPAIR_DELAY = 0.2
-_FEW = 8
+FEW = 8
 """Prefixes from which on a batch is looked at as a whole."""
 _KICK_DELAY = 0.01
 """A link that comes up says so several times."""
@@ -197,7 +197,7 @@ class FibWriter:
         ops: list[Op] = []
         for side in self.sides.values():
             if side.pending:
-                if not ops and len(side.pending) >= _FEW and (new := self._take_new(side, limit)):
+                if not ops and len(side.pending) >= FEW and (new := self._take_new(side, limit)):
                     return new
                 self._take_routes(side, limit, ops, now)
         if not ops and self.nexthops.todo:

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
 from bgpd.fib import messages as nl
+from bgpd.fib import writer
 from bgpd.fib.entries import Form, Nexthop
 from bgpd.fib.table import FibState, FibStatus, FibTable
 from bgpd.routes import FibRoute, Hop, RouteKind
@@ -448,6 +449,8 @@ class PlainMachine(FibMachine):
 CHECKS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("machine", (FibMachine, PlainMachine))
-def test_the_kernel_ends_up_as_wanted(machine: type[FibMachine]) -> None:
+@pytest.mark.parametrize(("machine", "few"), ((FibMachine, 1), (PlainMachine, 1), (FibMachine, writer.FEW)))
+def test_the_kernel_ends_up_as_wanted(machine: type[FibMachine], few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`few` 1: even a single addition takes the road of a whole table's."""
+    monkeypatch.setattr(writer, "FEW", few)
     run_state_machine_as_test(machine, settings=CHECKS)

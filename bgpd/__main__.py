@@ -19,31 +19,31 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
-from importlib.util import find_spec
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from bgpd.api.schema import BIRD_DIRECTORY, DEFAULT_HEALTH, Datastore, socket_paths
+from bgpd.api.schema import Datastore
 from bgpd.api.schema import Problem as ProblemShown
 from bgpd.api.state import DaemonState
+from bgpd.options import parse_arguments, version
+from bgpd.program import StartError, run
 from bgpd.reporting import make_reporter
 from bgpd.routes import LocalChange
 from bgpd.settings import SpeakerSettings
-from bgpd.shell.boot import DEFAULT_STATE_DIR, current_boot, record_boot, recorded_boot
+from bgpd.shell.boot import current_boot, record_boot, recorded_boot
 from bgpd.shell.collector import Collector
 from bgpd.shell.listener import Listener, ListenError
-from bgpd.shell.logs import LEVELS, LogWriter
+from bgpd.shell.logs import LogWriter
 from bgpd.shell.notify import notify, watchdog_interval
 from bgpd.shell.runner import Runner
 from bgpd.speaker import Speaker
 from config.advice import advice
 from config.compile import Compiled, compile
-from config.datastore import FORMS, DatastoreError, default_url, open_datastore
 from config.datastore import Datastore as ResourceStore
-from config.environment import ignored, log_severity, node_name, nodename_file
+from config.datastore import DatastoreError, open_datastore
+from config.environment import ignored, log_severity, nodename_file
 from config.memory import Memory
 from config.origin import origin
 from config.problems import Problem
@@ -69,96 +69,9 @@ STOP_WAIT = 3.0
 """Seconds that a stop waits for what runs in the background."""
 
 
-class StartError(Exception):
-    """The daemon cannot start; one sentence with the way out."""
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the daemon; the exit status."""
     return run("bgpd", Daemon, parse_arguments(arguments))
-
-
-def run(program: str, daemon: type[Daemon], options: argparse.Namespace) -> int:
-    """Run a daemon with its log and its loop until it ends; the exit status."""
-    writer = LogWriter(options.log_level or "info", options.log_format)
-    writer.start()
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
-            runner.run(daemon(options, writer).run())
-    except StartError as error:
-        writer.stop()
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        writer.stop()
-    return 0
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; exits with status 2 and a usage line when it is wrong."""
-    parser = argparse.ArgumentParser("bgpd", description="BGP speaker of a Calico node.", allow_abbrev=False)
-    add = parser.add_argument
-    add("--node", default=own_name(os.environ), metavar="NAME",
-        help="name of this node's Node resource (default: $NODENAME, else what Calico's nodename file says, else the "
-        "host name)")  # fmt: skip
-    add("--datastore", default=default_url(os.environ), metavar="URL",
-        help=f"where Calico's resources are: {FORMS} (default: as DATASTORE_TYPE and ETCD_ENDPOINTS say)")  # fmt: skip
-    add("--listen", action="append", type=_endpoint, metavar="ADDR:PORT",
-        help="listen here instead of where the resources say; may be repeated")  # fmt: skip
-    add("--no-kernel", action="store_true", help="neither learn routes from the kernel nor program any")
-    add("--health", metavar="ADDR:PORT", help=f"/readyz, /livez and /metrics ({DEFAULT_HEALTH}); 'none': not at all")
-    add("--api", metavar="ADDR:PORT", help="the api over HTTP as well; beyond loopback it needs --api-token-file")
-    add("--api-token-file", metavar="FILE", help="file with the token that --api asks for")
-    add("--socket", metavar="PATH", help=f"Unix socket of the api ({socket_paths()[0]}); 'none': no socket")
-    add("--bird-sockets", metavar="DIR",
-        help="BIRD's control sockets bird.ctl and bird6.ctl, for Calico's own tools, in DIR; 'none': none "
-        f"({BIRD_DIRECTORY}, where the api socket is there)")  # fmt: skip
-    add(
-        "--state-dir", default=DEFAULT_STATE_DIR, metavar="DIR", help="what must be known after a restart (%(default)s)"
-    )
-    add("--no-node-status", action="store_true",
-        help="leave CalicoNodeStatus to calico-node's own reporter, which asks BIRD's control sockets")  # fmt: skip
-    add("--cease-on-exit", action="store_true",
-        help="tell peers when stopping, so that they drop our routes; else they keep them for a restart")  # fmt: skip
-    add("--log-level", choices=LEVELS, help="default: what BGPConfiguration says, else info")
-    add("--log-format", choices=("human", "json"), default="human")
-    add("--loop", choices=("auto", "asyncio", "uvloop"), default="auto", help="auto: uvloop where it is installed")
-    add("--version", action="version", version=f"bgpd {version()}")
-    options = parser.parse_args(arguments)
-    if options.datastore is None and (kind := os.environ.get("DATASTORE_TYPE")):
-        parser.error(f"DATASTORE_TYPE is {kind!r}: give kubernetes or etcdv3, or --datastore")
-    if options.datastore is None:
-        parser.error("the following arguments are required: --datastore (or the variable DATASTORE_TYPE)")
-    return options
-
-
-def own_name(env: Mapping[str, str]) -> str:
-    """The node's name, as each part of calico-node finds it (calico-bgp.md 11.1)."""
-    try:
-        with open(nodename_file(env), encoding="utf-8") as file:
-            recorded = file.read(4096)
-    except (OSError, UnicodeDecodeError):
-        recorded = ""
-    return node_name(env, recorded, socket.gethostname())
-
-
-def endpoint(text: str) -> tuple[str, int]:
-    """ "ADDR:PORT", "[ADDR]:PORT" or ":PORT" (every IPv4 address) -> address and port. Raises ValueError."""
-    from bgpd.shell.sockopt import canonical
-
-    address, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not ADDR:PORT")
-    return canonical(address.strip("[]")) if address else "0.0.0.0", int(port)
-
-
-def _endpoint(text: str) -> tuple[str, int]:
-    try:
-        return endpoint(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class Daemon:
@@ -518,30 +431,10 @@ def _datastore(options: argparse.Namespace) -> ResourceStore:
         raise StartError(f"--datastore {url}: {error}") from None
 
 
-def _loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if wanted == "asyncio":
-        return None
-    if find_spec("uvloop") is None:
-        if wanted == "uvloop":
-            raise StartError("--loop uvloop: the package uvloop is not installed; pip install 'calico-bgpd[uvloop]'")
-        return None
-    import uvloop
-
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
 async def _watchdog(interval: float) -> None:
     while True:
         notify("WATCHDOG=1")
         await asyncio.sleep(interval)
-
-
-def version() -> str:
-    try:
-        return metadata.version("calico-bgpd")
-    except metadata.PackageNotFoundError:
-        return "0 (not installed)"
 
 
 if __name__ == "__main__":

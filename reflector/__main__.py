@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bgpd.__main__ import Daemon, StartError, run, version
+from bgpd.__main__ import Daemon
+from bgpd.options import version
+from bgpd.program import StartError, run
 from bgpd.settings import SpeakerSettings
 from config.compile import Compiled
 from config.datastore import Datastore

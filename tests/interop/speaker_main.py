@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bgpd.__main__ import Daemon, StartError, _loop_factory, parse_arguments
+from bgpd.__main__ import Daemon
+from bgpd.options import parse_arguments
+from bgpd.program import StartError, loop_factory
 from bgpd.settings import SpeakerSettings
 from bgpd.shell.logs import LogWriter
 from config.compile import Compiled
@@ -87,7 +89,7 @@ def main() -> int:
                 profile.dump_stats(mine.profile)
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory(options.loop)) as runner:
+        with asyncio.Runner(loop_factory=loop_factory(options.loop)) as runner:
             runner.run(run())
     except StartError as error:
         print(f"bgpd: {error}", file=sys.stderr)

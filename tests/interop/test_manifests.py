@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bgpd.__main__ import parse_arguments as node_arguments
+from bgpd.options import parse_arguments as node_arguments
 from config import resources as r
 from config.compile import compile
 from reflector.options import parse_arguments as reflector_arguments

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bgpd.__main__ import own_name
+from bgpd.options import own_name
 from config import environment
 from config.environment import TABLE, Fate, ignored, log_severity, node_name
 from config.resources import LogSeverity

@@ -39,6 +39,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bgpd.ctl": ("bgpd.api.schema",),
     "bgpd.__main__": ("bgpd", "config"),
     "bgpd.reporting": ("bgpd", "config"),
+    "bgpd.options": ("bgpd", "config"),
+    "bgpd.program": ("bgpd.shell",),
     "config": SEAMS,
     "config.bgpctl": ("config", "bgpd"),
     "reflector": (*SEAMS, "bgpd.shell", "bgpd.api", "config"),
@@ -46,7 +48,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 WORLDLY = (
-    *("bgpd.__main__", "bgpd.reporting", "config.reporter"),
+    *("bgpd.__main__", "bgpd.options", "bgpd.program", "bgpd.reporting", "config.reporter"),
     *("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.keeper", "config.files_edit"),
@@ -68,9 +70,9 @@ IMPURE = frozenset(
 """What a pure module must not import: the world, the clock and chance."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "asyncio": ("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.__main__", "config", "reflector"),
+    "asyncio": ("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.__main__", "bgpd.program", "config", "reflector"),
     "pyroute2": ("bgpd.fib.netlink",),
-    "uvloop": ("bgpd.shell", "bgpd.__main__", "reflector"),
+    "uvloop": ("bgpd.shell", "bgpd.program", "reflector"),
     "exabgp": ("bgpd.ctl.exabgp_text",),
     "grpc": ("config.etcd", "config.etcd_client"),
     "aiohttp": ("bgpd.api", "config.kubernetes_client"),

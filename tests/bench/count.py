@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.bench.count_load import PIECES
 
 BASELINE = Path(__file__).with_name("count_baseline.json")
-TOLERANCE = 0.10
+TOLERANCE = 0.05
 """A piece may take so much more than in the baseline; with another Python version three times that."""
 ROOT = Path(__file__).resolve().parents[2]
 _TOTAL = re.compile(r"^summary: (\d+)", re.M)
@@ -33,7 +33,7 @@ def parts() -> list[int]:
         argv = ["setarch", "-R", "valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out",
                 "--dump-before=getloadavg", sys.executable, "-B", "-m", "tests.bench.count_load"]  # fmt: skip
         env = {"PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=600)
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=1800)
         if done.returncode:
             raise RuntimeError(done.stderr[-600:])
         # out.1 ends at the first mark, so every second one is work.

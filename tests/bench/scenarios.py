@@ -121,8 +121,8 @@ _ABSENT = (Figure("time", "s", _phase("storm", "seconds"), limit=1.0, costs=Fals
 
 SCENARIOS: dict[str, Scenario] = {
     "S1": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), words="100 clients x 10 blocks"),
-    "S1d": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), ipv6=True, variants={ADD_PATH: 1.25},
-                    words="S1 in both families"),
+    "S1d": Scenario("--clients 100 --prefixes 10", 100, _both("flood", 0.4, 0.4), ipv6=True, slow=_SLOW,
+                    variants={ADD_PATH: 1.25}, words="S1 in both families"),
     "S2": Scenario("--clients 500 --prefixes 4", 500, _both("flood", 0.35, 0.35), slow=_SLOW,
                    words="500 clients x 4 blocks"),
     "S3": Scenario(_S3, 20, _both("flood", 0.4, 0.4), slow=_SLOW, variants={**_VARIANTS, ADD_PATH: 1.5},
@@ -131,14 +131,14 @@ SCENARIOS: dict[str, Scenario] = {
                    _S4, many_prefixes=True, slow=_SLOW, words="500,000 prefixes, 8 to an attribute set, 4 receivers"),
     "S5": Scenario(f"{_S3} --mode late-joiner --rounds 3", 23, _both("join", 0.3, 0.3), slow=_SLOW,
                    words="late joiner to S3's table"),
-    "S6": Scenario("--clients 500 --prefixes 4 --mode trickle --changes 200", 500, _S6, slow=_SLOW,
+    "S6": Scenario("--clients 500 --prefixes 4 --mode trickle --changes 200", 500, _S6, slow=_SLOW, runs=2,
                    words="one new prefix at S2's size, until the last client has it"),
     "S7": Scenario(f"{_S3} --mode flap --fraction 0.1 --rounds 5", 20,
                    (*_both("withdraw", 0.8, 0.8, "withdrawn, "), *_both("announce", 0.5, 0.5, "announced, ")),
                    slow=_SLOW, words="10 % withdrawn, then announced, at S3's size"),
     "storm": Scenario("--clients 500 --prefixes 4 --mode storm", 500, _both("storm", 0.7, 0.7), slow=_SLOW,
                       words="500 clients connect and send at once"),
-    "bounce": Scenario("--clients 100 --prefixes 10 --mode bounce --rounds 5", 100, _BOUNCE,
+    "bounce": Scenario("--clients 100 --prefixes 10 --mode bounce --rounds 5", 100, _BOUNCE, slow=_SLOW,
                        words="one of 100 clients dies, and comes back"),
     "keep": Scenario("--clients 500 --prefixes 4 --mode keepalive --hold 9 --seconds 30", 500, _KEEP,
                      peers=(), runs=1, variants={FILE: 1.3}, words="500 sessions with a table, hold time 9 s"),
@@ -151,6 +151,6 @@ SCENARIOS: dict[str, Scenario] = {
     "absent-gr": Scenario("--clients 100 --prefixes 10 --mode storm", 100, _ABSENT, graceful=True, absent=10,
                           variants={FILE: 1.3}, words="the same, 100 clients, and 10 that never come: no wait"),
     "bounce-gr": Scenario("--clients 100 --prefixes 10 --mode bounce --rounds 5", 100, _GRACEFUL, graceful=True,
-                          variants={}, words="bounce, graceful restart offered: no route may be lost"),
+                          slow=_SLOW, variants={}, words="bounce, graceful restart offered: no route may be lost"),
 }  # fmt: skip
 """By name, as in the tables."""

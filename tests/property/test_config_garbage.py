@@ -25,7 +25,8 @@ from config.memory import Memory
 from config.parse import NAMESPACED
 from config.resources import KINDS
 from config.snapshot import Put, Refuse, Snapshot, StoreChange
-from tests.property.test_config_properties import FIELDS, WORDS, clusters, values
+from tests.property.config_clusters import clusters
+from tests.property.test_config_properties import FIELDS, WORDS, values
 
 NAMES = ["a", "b", "default", "node.a"]
 ODD = [

@@ -298,10 +298,14 @@ class Daemon:
             self._reporter.on_snapshot(snapshot)
         try:
             compiled = self._compiled = self.compile_snapshot(snapshot, self._memory)
-        except StartError:
-            if self._settings is None:
+        except StartError as error:
+            if self._settings is None or self._compiled is None:
                 raise
-            _log.exception("the last good settings stay")
+            # No start, at the start; later a bad object as any other: refused and shown, and the last good one stays.
+            found = Problem(object=f"Node/{self._options.node}", field="spec.bgp", text=str(error))
+            others = (problem for problem in self._compiled.problems if problem != found)
+            self._compiled = evolve(self._compiled, problems=(*others, found))
+            self._tell_problems(self._compiled)
             return
         except Exception:
             # A defect, and no reason to drop what is in force.

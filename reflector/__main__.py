@@ -19,7 +19,7 @@ from config.snapshot import Snapshot
 from config.source import Status
 from reflector.flags import flag_settings
 from reflector.options import parse_arguments
-from reflector.resources import ClusterIdError, compile_reflector
+from reflector.resources import IdentityError, compile_reflector
 
 PASSWORD_LIMIT = 80
 """Octets of a TCP-MD5 key (Linux)."""
@@ -38,7 +38,7 @@ class Standalone(Daemon):
     def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         try:
             return compile_reflector(snapshot, self._options, os.environ)
-        except ClusterIdError as error:
+        except IdentityError as error:
             raise StartError(str(error)) from None
 
 

@@ -18,21 +18,24 @@ from config.compile import Compiled, compile
 from config.snapshot import Put, Snapshot
 from reflector.flags import limited, twins, without_kernel
 
-__all__ = ["ClusterIdError", "compile_reflector"]
+__all__ = ["IdentityError", "compile_reflector"]
 
 
-class ClusterIdError(Exception):
-    """The reflector's cluster id is missing or said twice; one sentence with the way out."""
+class IdentityError(Exception):
+    """Who the reflector is, is not said, or said in two ways; one sentence with the way out."""
 
 
 def compile_reflector(snapshot: Snapshot, options: argparse.Namespace, env: Mapping[str, str]) -> Compiled:
-    """The settings of a standalone reflector. Raises ClusterIdError."""
+    """The settings of a standalone reflector. Raises IdentityError."""
     if options.router_id:
         env = {**env, "CALICO_ROUTER_ID": options.router_id}
     compiled = compile(_with_node(snapshot, options), options.node, env)
     settings = compiled.settings
     if settings is None:
         return compiled
+    if options.asn and options.asn != settings.asn:
+        text = f"--asn is {options.asn}, but by the resources Node/{options.node} has {settings.asn}"
+        raise IdentityError(f"{text}; leave the flag out, or make them equal")
     known = {peer.address for peer in settings.peers}
     extra = tuple(peer for peer in twins(options, settings.asn, None) if peer.address not in known)
     settings = evolve(settings, peers=(*settings.peers, *extra))
@@ -46,11 +49,11 @@ def _with_node(snapshot: Snapshot, options: argparse.Namespace) -> Snapshot:
         if not node.cluster_id:
             if not options.cluster_id:
                 text = "has no routeReflectorClusterID; set spec.bgp.routeReflectorClusterID, or give --cluster-id"
-                raise ClusterIdError(f"Node/{node.name} {text}")
+                raise IdentityError(f"Node/{node.name} {text}")
             return snapshot.put(evolve(node, cluster_id=options.cluster_id))
         if options.cluster_id and options.cluster_id != node.cluster_id:
             ids = f"--cluster-id is {options.cluster_id}, but Node/{node.name} has {node.cluster_id}"
-            raise ClusterIdError(f"{ids}; leave the flag out, or make them equal")
+            raise IdentityError(f"{ids}; leave the flag out, or make them equal")
         return snapshot
     listen = [(address, port) for address, port in options.listen or () if address not in ("0.0.0.0", "::")]
     addresses = options.address or tuple(dict.fromkeys(address for address, _ in listen))

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from tests.interop.common import OUR_AS
-from tests.interop.conftest import OURS4
-from tests.interop.hostile import HONEST, IDENTITY, Hostile, ending, hostile_world, many, pour, unique
+from tests.interop.conftest import OURS4, PEER4, Pair
+from tests.interop.hostile import HONEST, IDENTITY, LISTEN, Hostile, ending, hostile_world, many, pour, unique
 from tests.interop.namespace import wait_until
 from tests.interop.ours import ROOT
 from tests.interop.scripted import MARKER, OPEN, REFRESH, UPDATE, OpenOptions, SessionEnded, Speaker, message
-from tests.interop.speakers import as_path, attribute, key, update
+from tests.interop.speakers import as_path, attribute, dial, key, update
 
 Figure = Callable[[str, object], None]
 Notification = tuple[int, int, bytes]
@@ -419,17 +419,38 @@ def test_unknown_sources_are_closed_at_accept(tmp_path: Path) -> None:
 # A command line that contradicts the resources (the others: tests/unit/test_reflector_options.py)
 
 
+NODE = """apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: rr}
+spec: {bgp: {ipv4Address: 10.99.0.1/24, asNumber: 65001, routeReflectorClusterID: %s}}
+"""
+DISAGREE = "--cluster-id is 1.1.1.1, but Node/rr has 2.2.2.2; leave the flag out"
+
+
 def test_an_inconsistent_cluster_id_is_one_sentence(tmp_path: Path) -> None:
-    node = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: rr}\n"
-    (tmp_path / "node.yaml").write_text(
-        node + "spec: {bgp: {ipv4Address: 127.0.0.1/8, routeReflectorClusterID: 2.2.2.2}}\n"
-    )
+    (tmp_path / "node.yaml").write_text(NODE % "2.2.2.2")
     done = started(
         [*IDENTITY, "--datastore", f"file:{tmp_path}", "--node", "rr", "--state-dir", str(tmp_path / "state")]
     )
     assert done.returncode not in (0, None)
-    assert "--cluster-id is 1.1.1.1, but Node/rr has 2.2.2.2; leave the flag out" in done.stderr.splitlines()[-1]
+    assert DISAGREE in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_id_that_becomes_inconsistent_is_shown_and_changes_nothing(pair: Pair, tmp_path: Path) -> None:
+    folder = tmp_path / "resources"
+    folder.mkdir()
+    (folder / "node.yaml").write_text(NODE % "1.1.1.1")
+    ours = pair.reflector(*LISTEN, *IDENTITY, "--datastore", f"file:{folder}", "--node", "rr", "--peers", PEER4)
+    ours.start()
+    twin = dial(pair.peer, PEER4, OURS4, OpenOptions(OUR_AS, PEER4, hold_time=0))
+    (folder / "node.yaml").write_text(NODE % "2.2.2.2")
+    wait_until(lambda: DISAGREE in ours.bgpctl("status"), 10, "the contradiction is shown", 0.3)
+    assert ours.peers()[PEER4]["flaps"] == 0 and ours.get("/status")["cluster_id"] == "1.1.1.1"
+    (folder / "node.yaml").write_text(NODE % "1.1.1.1")
+    wait_until(lambda: DISAGREE not in ours.bgpctl("status"), 10, "and mended", 0.3)
+    assert ours.peers()[PEER4]["state"] == "Established" and "Traceback" not in ours.output()
+    twin.close()
 
 
 def started(arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from config.selector import parse_selector
 from config.snapshot import Put, Snapshot
 from config.values import PeerAddress
 from reflector.options import parse_arguments
-from reflector.resources import ClusterIdError, compile_reflector
+from reflector.resources import IdentityError, compile_reflector
 
 RR = "10.9.0.1"
 
@@ -82,10 +82,17 @@ def test_a_node_that_reflects_needs_no_other_switch() -> None:
     assert {peer.address: peer.reflector_client for peer in compiled.peers} == {f"10.0.0.{i}": True for i in (1, 2, 3)}
 
 
+def test_as_numbers_must_agree() -> None:
+    own = r.Node("rr1", asn=64700, ipv4_address=RR, cluster_id="1.1.1.1")
+    with pytest.raises(IdentityError, match=r"--asn is 64512, but by the resources Node/rr1 has 64700"):
+        settings(snapshot(own), "--asn", "64512")
+    assert settings(snapshot(own), "--asn", "64700").asn == 64700
+
+
 def test_cluster_ids_must_agree() -> None:
     own = r.Node("rr1", ipv4_address=RR, cluster_id="1.1.1.1")
-    with pytest.raises(ClusterIdError, match=r"--cluster-id is 2\.2\.2\.2, but Node/rr1 has 1\.1\.1\.1"):
+    with pytest.raises(IdentityError, match=r"--cluster-id is 2\.2\.2\.2, but Node/rr1 has 1\.1\.1\.1"):
         settings(snapshot(own), "--cluster-id", "2.2.2.2")
-    with pytest.raises(ClusterIdError, match="has no routeReflectorClusterID"):
+    with pytest.raises(IdentityError, match="has no routeReflectorClusterID"):
         settings(snapshot(r.Node("rr1", ipv4_address=RR)))
     assert settings(snapshot(r.Node("rr1", ipv4_address=RR)), "--cluster-id", "2.2.2.2").cluster_id == "2.2.2.2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class Kubectl:
     """The real one, on a server."""
 
     def __init__(self, server: KubeServer, folder: Path) -> None:
+        self._server = server
         self._argv = [
             kubectl(),
             "--kubeconfig",
@@ -96,8 +98,31 @@ class Kubectl:
     async def apply(self, *values: Json) -> str:
         return await self("apply", "--validate=false", "-f", "-", stdin=manifest(*values))
 
-    def watching(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([*self._argv, "get", "-w", *words], stdout=subprocess.PIPE, text=True)
+    @contextlib.asynccontextmanager
+    async def watching(self, plural: str, *words: str) -> AsyncIterator[Callable[[int], Awaitable[list[str]]]]:
+        """`get -w`, once its watch has begun; what is called gives its next lines, so many."""
+        argv = [*self._argv, "get", "-w", plural, *words]
+        before = len(self._server.requests)
+        process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        output = process.stdout
+
+        async def lines(number: int) -> list[str]:
+            async with asyncio.timeout(30):
+                return [(await output.readline()).decode().strip() for _ in range(number)]
+
+        try:
+            async with asyncio.timeout(30):
+                while not any(_watches(plural, request) for request in self._server.requests[before:]):
+                    await asyncio.sleep(0.02)
+            yield lines
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def _watches(plural: str, request: str) -> bool:
+    return "watch=true" in request and f"/{plural.partition('.')[0]}?" in request
 
 
 async def test_kubectl_writes_and_we_follow(server: KubeServer, tmp_path: Path) -> None:
@@ -105,8 +130,8 @@ async def test_kubectl_writes_and_we_follow(server: KubeServer, tmp_path: Path) 
     run = Kubectl(server, tmp_path)
     applied = await run.apply(node("a"), pool("p"), block("a", "10.244.3.0/26"))
     assert applied.count("created") == 3
-    watcher = run.watching("ippools.crd.projectcalico.org", "-o", 'jsonpath={.metadata.name}={.spec.cidr}{"\\n"}')
-    try:
+    form = 'jsonpath={.metadata.name}={.spec.cidr}{"\\n"}'
+    async with run.watching("ippools.crd.projectcalico.org", "-o", form) as lines:
         async with followed(server) as store:
             first = await store.until()
             assert set(first.of(r.BlockAffinity)) == {"a-10-244-3-0-26"}
@@ -135,11 +160,7 @@ async def test_kubectl_writes_and_we_follow(server: KubeServer, tmp_path: Path) 
             await run("delete", "ippool", "p")
             last = await store.until(lambda found: not cidrs(found))
             assert not last.problems and store.store.status().connected
-            await asyncio.sleep(0.2)
-    finally:
-        watcher.terminate()
-    out, _ = await asyncio.to_thread(watcher.communicate)
-    assert out.splitlines()[:3] == ["p=10.244.0.0/16", "p=10.245.0.0/16", "p=10.1.0.0/16"]
+        assert await lines(3) == ["p=10.244.0.0/16", "p=10.245.0.0/16", "p=10.1.0.0/16"]
 
 
 EVERY_KIND: dict[str, tuple[Json, Json]] = {
@@ -189,8 +210,7 @@ async def test_kubectl_and_every_kind(kind: str, server: KubeServer, tmp_path: P
     name, space = before["metadata"]["name"], before["metadata"].get("namespace", "")
     where = [server.store.find(kind).plural, *(["-n", space] if space else [])]
     key = f"{space}/{name}" if space else name
-    watcher = run.watching(*where, "-o", 'jsonpath={.metadata.name}{"\\n"}')
-    try:
+    async with run.watching(*where, "-o", 'jsonpath={.metadata.name}{"\\n"}') as lines:
         async with followed(server) as store:
             assert key not in (await store.until()).objects.get(kind, {})
             assert "created" in await run.apply(before)
@@ -204,12 +224,9 @@ async def test_kubectl_and_every_kind(kind: str, server: KubeServer, tmp_path: P
             await run("delete", *where, name)
             last = await store.until(lambda found: key not in found.objects.get(kind, {}))
             assert not list(last.all_problems()) and store.store.status().connected
-            await asyncio.sleep(0.1)
-    finally:
-        watcher.terminate()
-    out, _ = await asyncio.to_thread(watcher.communicate)
-    # Written, changed, and the last state as it goes; what was there before is shown first.
-    assert [line for line in out.splitlines() if line == name] == [name] * 3
+        # What was there before is shown first; then: written, changed, and the last state as it goes.
+        there = [key[1] for key in server.store.of(server.store.find(kind))]
+        assert [line for line in await lines(len(there) + 3) if line == name] == [name] * 3
 
 
 async def test_a_definition_that_kubectl_installs_later(server: KubeServer, tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+_KERNEL_CHAINS = "fib.chains"
+
+
 class ChangeKind(Enum):
     """What happens to the thing that a change names."""
 
@@ -80,9 +83,12 @@ def _speaker(old: SpeakerSettings, new: SpeakerSettings) -> Iterator[Change]:
             continue
         if name in ("learn", "fib"):
             for inner in fields(type(before)):
-                yield from _field(
-                    "speaker", f"{name}.{inner.name}", getattr(before, inner.name), getattr(after, inner.name)
-                )
+                mine, its = getattr(before, inner.name), getattr(after, inner.name)
+                if inner.name == "chains" and [family for family, _ in mine] == [family for family, _ in its]:
+                    for (family, terms), (_, others) in zip(mine, its, strict=True):
+                        yield from _field("speaker", _KERNEL_CHAINS, terms, others, family=str(family))
+                else:
+                    yield from _field("speaker", f"{name}.{inner.name}", mine, its)
         else:
             yield from _field("speaker", name, before, after, cost_of(SpeakerSettings, name, before, after))
 
@@ -208,7 +214,10 @@ def apply(old: SpeakerSettings, changes: Iterable[Change]) -> SpeakerSettings:
 def _set(whole: dict[str, object], old: SpeakerSettings, change: Change) -> None:
     name, dot, inner = change.field.partition(".")
     holder: Any = whole.get(name, getattr(old, name))
-    whole[name] = evolve(holder, **{inner: change.after}) if dot else change.after
+    value = change.after
+    if change.field == _KERNEL_CHAINS and change.family:
+        value = tuple((family, value if str(family) == change.family else terms) for family, terms in holder.chains)
+    whole[name] = evolve(holder, **{inner: value}) if dot else value
 
 
 def _apply_peer(peers: dict[str, PeerSettings], name: str, change: Change) -> None:

@@ -123,10 +123,11 @@ def _alike(sessions: list[Plan]) -> Iterable[list[Plan]]:
 
 def _setting(setting: Plan, width: int, indent: int) -> Iterator[str]:
     cost = click.style(" [ends the session]", fg="red") if setting["cost"] in ("reset", "restart") else ""
-    name = " ".join(part for part in (setting["field"], setting["family"]) if part)
+    field = "kernel chain" if setting["field"] == "fib.chains" else setting["field"]
+    name = " ".join(part for part in (field, setting["family"]) if part)
     if not setting["field"]:
         yield from _wrap(f"{name} {'comes' if setting['new'] else 'goes'}{cost}", width, indent)
-    elif setting["field"] in ("import_chain", "export_chain"):
+    elif setting["field"] in ("import_chain", "export_chain", "fib.chains"):
         yield from _wrap(f"{name}{cost}", width, indent)
         for mark, colour, text in (("-", "red", setting["old"]), ("+", "green", setting["new"])):
             terms = [] if text == "(nothing)" else text.split("; ")

@@ -112,7 +112,8 @@ def test_own_as_number_restarts_everything() -> None:
 
 def test_kernel_chain_is_a_change_of_the_speaker() -> None:
     found = changes(TEXT, TEXT.replace("cidr: 10.244.0.0/16", "cidr: 10.244.0.0/16, vxlanMode: Always"))
-    assert [(change.scope, change.field) for change in found] == [("speaker", "fib.chains")]
+    assert [(change.scope, change.field, change.family) for change in found] == [("speaker", "fib.chains", "ipv4")]
+    assert found[0].old.startswith("IPPool") and "no encapsulation" in found[0].old and "VXLAN" in found[0].new
 
 
 def _other(value: object) -> Any:

@@ -157,3 +157,10 @@ def test_proposals_that_name_nothing() -> None:
     for value in (1, None, {}, {"kind": "BGPPeer"}, {"kind": "X", "apiVersion": "v1"}):
         with pytest.raises(ValueError):
             propose([value])
+
+
+def test_a_kernel_chain_is_shown_by_the_terms_that_differ() -> None:
+    pool = HEAD.format("IPPool", "another", "{cidr: 10.99.0.0/16, vxlanMode: Always}")
+    text = bgpctl("-f", "-", "--node", "a", stdin=pool).stdout
+    assert "kernel chain ipv4" in text and "+ IPPool another: VXLAN, Felix programs it" in text
+    assert "fib.chains" not in text

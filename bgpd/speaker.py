@@ -29,7 +29,7 @@ from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
 from bgpd.rib.path import Path
 from bgpd.rib.review import Review
-from bgpd.rib.slices import SLICE
+from bgpd.rib.slices import SLICE, Job
 from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev
@@ -254,22 +254,20 @@ class Speaker:
         return effects
 
     def pull(self, conn: int) -> bytes | None:
-        """The next UPDATE octets of an established connection: whole messages, about 64 KiB."""
+        """The next UPDATE octets of an established connection: whole messages, about 64 KiB. None: nothing now; b"":
+        nothing yet, ask again."""
         for group, member in self._outlets.get(conn, ()):
             data = group.pull(member)
             if data is not None:
                 return data
         return None
 
-    def _work(self, peer: Peer, job: Iterator[int], level: int = 0, text: str = "") -> None:
-        """Do work that comes in slices, one a flush. Logs `text` with the sum at the end."""
+    def _work(self, peer: Peer, job: Job, level: int = 0, text: str = "") -> None:
+        """Do work that comes in slices, one a flush. Logs `text` with what it returns at the end, if not 0."""
         self._jobs.append(self._counted(peer, job, level, text))
 
-    def _counted(self, peer: Peer, job: Iterator[int], level: int, text: str) -> Iterator[int]:
-        total = 0
-        for count in job:
-            total += count
-            yield count
+    def _counted(self, peer: Peer, job: Job, level: int, text: str) -> Iterator[int]:
+        total = yield from job
         if total and text:
             self._log(level, peer, text.format(total))
 

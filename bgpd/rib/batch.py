@@ -85,6 +85,10 @@ class Batch:
 
     def withdraw(self, old: Path, keys: Sequence[bytes]) -> None:
         group = self.group
+        if group.exporter.direct and group.exporter.tells_all(old, keys):
+            excluded = group.excluded(old, old.attrs.next_hop)
+            self.withdrawn.setdefault(excluded, []).extend(group.units(old, keys))
+            return
         for leaf, part in pour(group.exporter.node(old), keys):
             if leaf.accepted:
                 excluded = group.excluded(old, group.exporter.outgoing(leaf, old).next_hop)

@@ -137,6 +137,16 @@ class Exporter:
         leaf = None if node is None else together(node, keys)
         return leaf is not None and leaf.accepted and plain(leaf)
 
+    def tells_all(self, path: Path, keys: Sequence[bytes]) -> bool:
+        """Whether all these keys are told, with the next hop that came; False: `node` knows more. For `direct` only."""
+        attrs = path.attrs
+        return (
+            len(attrs.next_hop) == 4
+            and WELL_KNOWN not in attrs.block
+            and path.source.kind in self._reflected
+            and self._passes(path, keys)
+        )
+
     def message(self, path: Path, keys: Sequence[bytes], units: Sequence[bytes]) -> bytes | None:
         """The UPDATE for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
 

@@ -17,6 +17,7 @@ from bgpd.rib.adj_rib_in import AdjRibIn
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.nexthop import NextHop, NextHopTable
 from bgpd.rib.path import Path, Source
+from bgpd.rib.slices import Job
 from bgpd.wire import attributes as wire
 from bgpd.wire.aspath import AS_SEQUENCE
 from bgpd.wire.attributes import AttributeTable, PathAttributes
@@ -270,31 +271,36 @@ class Importer:
         for path_id, part in _by_id(entries):
             rib.withdraw(adj, part, [e[4:] for e in part], int.from_bytes(path_id, "big"))
 
-    def drop(self, family: Family) -> Iterator[int]:
+    def drop(self, family: Family) -> Job:
         """Forget all routes of a family, as `sweep` does: its session ended, or it is not offered any more."""
         self.begin_epoch(family)
         return self.sweep(family)
 
-    def sweep(self, family: Family) -> Iterator[int]:
+    def sweep(self, family: Family) -> Job:
         """Forget what was not repeated since the epoch began (RFC 4724 §4.2, RFC 7313 §4).
 
-        Works in slices, so that a full table does not stop the world: yields how many routes each slice removed. What
-        comes meanwhile is of the new epoch and stays.
+        Works in slices, so that a full table does not stop the world: yields what each slice cost, in units of
+        `slices.SLICE` a turn, and returns how many routes it removed. What comes meanwhile is of the new epoch, and
+        stays.
         """
         adj = self.adj.get(family)
         if adj is None or family not in self._aged:
-            return iter(())
+            return slices.nothing()
         self._aged.discard(family)
         # An epoch that begins before the last slice has a sweep of its own: what it makes stale is not this one's.
         return self._sweep(adj, self.source.epochs.get(family, 0))
 
-    def _sweep(self, adj: AdjRibIn, epoch: int) -> Iterator[int]:
+    def _sweep(self, adj: AdjRibIn, epoch: int) -> Job:
         rib, entries = self.shared.ribs[adj.family], list(adj.routes)
-        for start in range(0, len(entries), slices.SLICE):
-            count = 0
-            for path, part in list(adj.by_path(entries[start : start + slices.SLICE], before=epoch)):
+        start, size, count = 0, min(slices.PATHS_REMOVED, slices.SLICE), 0
+        while start < len(entries):
+            groups = list(adj.by_path(entries[start : start + size], before=epoch))
+            for path, part in groups:
                 count += rib.withdraw(adj, part, adj.keys_of(part), path.path_id)
-            yield count
+            yield max(size, slices.SLICE * len(groups) // slices.PATHS_REMOVED)
+            start += size
+            size = slices.next_removal(size, len(groups))
+        return count
 
     def begin_epoch(self, family: Family) -> None:
         """What is there becomes stale, and is used on until `sweep`."""
@@ -311,16 +317,16 @@ class Importer:
         else:
             yield from self._choose(family, choice, old.received, old.path_id, keys)
 
-    def reimport(self, family: Family) -> Iterator[int]:
+    def reimport(self, family: Family) -> Job:
         """Run all routes of a family through rules and chain again, after `configure`. Stale routes stay stale.
 
         Works in slices, as `sweep` does; what comes meanwhile is treated by the new rules at once.
         """
         adj = self.adj.get(family)
-        return iter(()) if adj is None else self._reimport(adj, list(adj.routes))
+        return slices.nothing() if adj is None else self._reimport(adj, list(adj.routes))
 
-    def _reimport(self, adj: AdjRibIn, entries: list[bytes]) -> Iterator[int]:
-        start, size = 0, slices.REVIEWED
+    def _reimport(self, adj: AdjRibIn, entries: list[bytes]) -> Job:
+        start, size = 0, slices.first_size()
         while start < len(entries):
             epoch = self.source.epochs.get(adj.family, 0)
             groups = list(adj.by_path(entries[start : start + size]))
@@ -330,6 +336,7 @@ class Importer:
                     self._announce(adj, path.received, path.path_id, part, adj.keys_of(part))
             size = slices.next_size(size, len(groups))
             yield slices.SLICE  # no more in this turn: what follows from it costs as much again
+        return 0
 
 
 def effective(table: AttributeTable, subject: Subject) -> PathAttributes:

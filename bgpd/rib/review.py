@@ -102,9 +102,12 @@ class Review:
         self._note_new()
         if self._at < 0:
             self._begin()
+            if len(self._keys) > slices.SLICE:
+                yield slices.SLICE
+                self._note_new()
         if self._match is not None:
             yield from self._scan()
-        size = slices.REVIEWED
+        size = slices.first_size()
         while self.members and self._at < len(self._keys):
             keys = self._keys[self._at : self._at + size]
             self._at += len(keys)

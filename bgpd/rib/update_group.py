@@ -348,15 +348,16 @@ class UpdateGroup:
         return bool(member.backlog or member.dump or member.closing or (member.eor and not self._hold_eor))
 
     def pull(self, member: Member) -> bytes | None:
-        """The member's next octets: whole messages, about 64 KiB at most. None if there is nothing now."""
+        """The member's next octets: whole messages, about 64 KiB at most. None if there is nothing now; none at all
+        (b"") where a part of the table held nothing for it: ask again, other work may go first."""
         if member.plain:
             return self._read_log(member)
         if member.backlog:
             data = member.backlog.pop(0)
             member.sent += data.count(MARKER)
             return data
-        if member.dump is not None and (data := self._read_dump(member, member.dump)):
-            return data
+        if member.dump is not None and (part := self._read_dump(member, member.dump)) is not None:
+            return part
         if member.closing:
             return member.closing.pop(0)
         if member.pending is not None and self._drain(member):
@@ -368,16 +369,16 @@ class UpdateGroup:
         member.plain = not member.eor or self._hold_eor
         return self._read_log(member)
 
-    def _read_dump(self, member: Member, dump: Dump) -> bytes:
-        while (chunk := dump.chunk(member.dumped)) is not None:
-            member.dumped += 1
-            data, count = chunk.without(member.source, member.address)
-            if data:
-                member.sent += count
-                return data
-        member.dump = None
-        self._forget_dump()
-        return b""
+    def _read_dump(self, member: Member, dump: Dump) -> bytes | None:
+        chunk = dump.chunk(member.dumped)
+        if chunk is None:
+            member.dump = None
+            self._forget_dump()
+            return None
+        member.dumped += 1
+        data, count = chunk.without(member.source, member.address)
+        member.sent += count if data else 0
+        return data
 
     def _forget_dump(self) -> None:
         if self._dump is not None and not any(member.dump is self._dump for member in self.members):

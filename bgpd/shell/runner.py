@@ -458,10 +458,11 @@ class Runner:
                     self._schedule()
                     return
                 data = pull(identity)
-                if not data:
+                if data is None:
                     return
-                left -= len(data)
-                connection.write(data)
+                if data:
+                    left -= len(data)
+                    connection.write(data)
         except Exception:
             self._fault(connection, "the updates to send")
 

@@ -187,7 +187,7 @@ class World:
         raise AssertionError("the reflector never comes to rest")
 
     def take(self, peer: PlainClient) -> None:
-        while not peer.stalled and peer.conn is not None and (data := self.speaker.pull(peer.conn)):
+        while not peer.stalled and peer.conn is not None and (data := self.speaker.pull(peer.conn)) is not None:
             peer.receive(data)
 
     # The model

@@ -78,7 +78,7 @@ class Bench:
 
     def read(self, client: PlainClient) -> None:
         assert client.conn is not None
-        while not client.stalled and (data := self.speaker.pull(client.conn)):
+        while not client.stalled and (data := self.speaker.pull(client.conn)) is not None:
             client.receive(data)
 
     def rest(self) -> int:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.bench import cases_reflector
+from tests.bench.cases import Bench
 from tests.bench.cases_reflector import _far
 from tests.bench.collector import UNEXPLAINED, compare, normal_form
 from tests.bench.count import judge, version
 from tests.bench.count_load import PIECES, yardstick
-from tests.bench.lab import client
+from tests.bench.lab import Lab, client
 from tests.bench.layout import markdown, summary, table
 from tests.bench.measure import percentile
 from tests.bench.reflector_ours import objects
 from tests.bench.reflector_peers import Wanted, bird_config, frr_config, gobgp_config, openbgpd_config
 from tests.bench.report import Report, Row
-from tests.bench.scenarios import SCENARIOS
+from tests.bench.scenarios import OURS, SCENARIOS, Scenario
 from tests.bench.tables import count_prefixes, generate
 from tests.interop.scripted import decode_update
 
@@ -113,6 +116,42 @@ def test_pieces_of_counted_work_run_and_yield_once() -> None:
         work = piece()
         next(work)
         assert next(work, "ended") == "ended"
+
+
+class NoLab:
+    """In the place of the namespaces where nothing is run."""
+
+    def stop_all(self) -> None:
+        pass
+
+    def fresh_kernel(self) -> None:
+        pass
+
+
+def test_a_case_takes_turns_and_tells_who_failed_or_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"ours": 0.1, "ours-file": 0.12, "ours-filter": 0.15, "frr": 1.0, "bird": 1.2, "openbgpd": 9.0}
+    turns: list[str] = []
+
+    def load(bench: Bench, scenario: Scenario, who: str) -> dict[str, Any]:
+        turns.append(who)
+        if who not in seconds:
+            raise RuntimeError("not converged")
+        return {"phases": [{"name": "flood", "seconds": seconds[who], "daemon_cpu_s": seconds[who]}]}
+
+    monkeypatch.setattr(cases_reflector, "_load", load)
+    bench = Bench(cast("Lab", NoLab()), Report(), 3, (*OURS, "bird", "bird3", "frr", "gobgp", "openbgpd"))
+    cases_reflector.case_reflector(bench, "S2")
+    bench.report.link()
+    assert {who: turns.count(who) for who in turns} == {
+        "ours": 3, "ours-file": 3, "ours-filter": 3, "ours-add-path": 3, "bird": 3, "frr": 3, "bird3": 1,
+        "openbgpd": 1}  # fmt: skip
+    rows = {(row.case, row.what): row for row in bench.report.rows}
+    assert rows["S2", "time"].verdict == "met" and rows["S2, BGPFilter", "CPU"].verdict == "met"
+    assert rows["reflector, all cases", cases_reflector.FAILED].value == 3, "ADD-PATH failed each time"
+    assert rows["reflector, all cases", cases_reflector.FAILED].verdict == "MISSED"
+    remarks = "\n".join(bench.report.remarks)
+    assert "without GoBGP" in remarks and "fewer runs of OpenBGPD, BIRD 3" in remarks
+    assert "S2, ours-add-path: RuntimeError: not converged" in remarks
 
 
 def test_percentile_is_nearest_rank() -> None:

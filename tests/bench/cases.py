@@ -24,7 +24,7 @@ BIRD_MAIN = "bird, next hops in its main table"
 SINK = "--clients 1 --prefixes 100000 --plen mix --set-size 8 --realistic --mode sink"
 
 
-LONG = 40.0
+LONG = 35.0
 """Seconds."""
 
 

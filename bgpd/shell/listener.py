@@ -41,13 +41,19 @@ class ListenError(Exception):
 class PeerIndex:
     """Peers by the address that a connection comes from: configured ones first, then the longest dynamic CIDR."""
 
-    def __init__(self, settings: SpeakerSettings) -> None:
+    def __init__(self, settings: SpeakerSettings, before: PeerIndex | None = None) -> None:
+        """`before`: the former one, whose work on addresses is taken over."""
+        known = before._names if before is not None else {}
+        self._names = {
+            peer.address: known.get(peer.address) or sockopt.canonical(peer.address) for peer in settings.peers
+        }
+        """The canonical form of each peer's address: thousands of them are not read again when one node changes."""
         self._peers: dict[str, PeerSettings] = {}
         self.held: dict[str, PeerSettings] = {}
         """Peers that are held down, where no other has their address."""
         # Those at one address agree in key and TTL rule, or all but one are held down.
         for peer in settings.peers:
-            (self.held if peer.disabled else self._peers).setdefault(sockopt.canonical(peer.address), peer)
+            (self.held if peer.disabled else self._peers).setdefault(self._names[peer.address], peer)
         for address in self._peers:
             self.held.pop(address, None)
         networks: list[tuple[IPv4Network | IPv6Network, PeerSettings]]
@@ -329,7 +335,7 @@ class Listener:
             _log.warning("connection from %s refused: more than %d in a second%s", remote, rate, suffix)
 
     def _use(self, settings: SpeakerSettings) -> None:
-        self.settings, self._index, self._seen = settings, PeerIndex(settings), _seen(settings)
+        self.settings, self._index, self._seen = settings, PeerIndex(settings, self._index), _seen(settings)
         if self._pace.rate != settings.connection_rate:
             self._pace = ConnectionPace(settings.connection_rate)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench import our_side
 from tests.bench.cases import Bench, case_full_table, case_sink
-from tests.bench.cases_config import STORES, case_config
+from tests.bench.cases_config import SIZES, STORES, case_config
 from tests.bench.cases_kernel import case_felix, case_kernel, case_one_change
 from tests.bench.cases_reflector import case_reflector
 from tests.bench.cases_rest import case_idle, case_start
@@ -40,7 +40,11 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "idle": case_idle,
     "start": case_start,
     "stalled": case_stalled,
-    **{f"config-{store}": partial(case_config, store=store) for store in STORES},
+    **{
+        f"config-{store}-{SIZES[size][0]}": partial(case_config, store=store, size=size)
+        for store in STORES
+        for size in SIZES
+    },
     **{name: partial(case_reflector, name=name) for name in SCENARIOS},
 }
 GROUPS = {

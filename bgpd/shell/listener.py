@@ -43,8 +43,8 @@ class PeerIndex:
 
     def __init__(self, settings: SpeakerSettings, before: PeerIndex | None = None) -> None:
         """`before`: the former one, whose work on addresses is taken over."""
-        known = before._names if before is not None else {}
-        self._names = {
+        known: dict[str, str] = before._names if before is not None else {}
+        self._names: dict[str, str] = {
             peer.address: known.get(peer.address) or sockopt.canonical(peer.address) for peer in settings.peers
         }
         """The canonical form of each peer's address: thousands of them are not read again when one node changes."""

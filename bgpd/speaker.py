@@ -41,6 +41,8 @@ from bgpd.wire.update import Action, Memo, ParsedUpdate, UpdateContext, UpdatePa
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
+_MANY = 4096
+"""Routes dropped by one job after which the table of attributes is swept."""
 _NOTE_TIME = 0.2
 """Seconds between log lines about one peer's attribute errors; all are counted."""
 
@@ -270,6 +272,9 @@ class Speaker:
         total = yield from job
         if total and text:
             self._log(level, peer, text.format(total))
+        if total >= _MANY:
+            # What a lost peer alone used: the table of attributes would keep it until it has doubled.
+            yield from self.shared.attributes.sweeping()
 
     def _work_on(self) -> None:
         """Do a slice of work; short jobs behind each other are done in one go."""

@@ -287,6 +287,18 @@ class AttributeTable:
             self._next_hops, self._seen_hops = seen, {}
             self._sweep_at = max(self._SMALLEST_SWEEP, 2 * len(entries))
 
+    def sweeping(self) -> Iterator[int]:
+        """`sweep` in slices, each with its number of entries; what comes meanwhile is left alone."""
+        entries, keys = self._entries, list(self._entries)
+        for start in range(0, len(keys), self._SMALLEST_SWEEP):
+            part = keys[start : start + self._SMALLEST_SWEEP]
+            for key in part:
+                entry = entries.get(key)
+                if entry is not None and entry() is None:
+                    del entries[key]
+            yield len(part)
+        self._sweep_at = max(self._SMALLEST_SWEEP, 2 * len(entries))
+
     def __len__(self) -> int:
         """Distinct attribute sets in use."""
         return sum(entry() is not None for entry in self._entries.values())

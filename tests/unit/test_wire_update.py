@@ -8,7 +8,7 @@ import pytest
 
 from bgpd.errors import BGPError
 from bgpd.family import FAMILIES, IPV4_UNICAST, IPV6_UNICAST, Family, parse_prefix
-from bgpd.wire.attributes import AttributeTable, build_block, encode, encode_as_path, local_block
+from bgpd.wire.attributes import AttributeTable, PathAttributes, build_block, encode, encode_as_path, local_block
 from bgpd.wire.build import AttributesTooLong, build_end_of_rib, build_reach, build_unreach
 from bgpd.wire.rules import RULES, Action
 from bgpd.wire.update import ParsedUpdate, UpdateContext, UpdateParser
@@ -304,6 +304,22 @@ class TestMemoAndTable:
         assert table.intern(IPV4_UNICAST, bytes(bytearray(BLOCK)), NEXT_HOP) is held
         assert table.intern(IPV4_UNICAST, BLOCK, NEXT_HOP_6) is not held
         assert table.intern(IPV6_UNICAST, BLOCK, NEXT_HOP) is not held
+
+    def test_a_sweep_in_slices_leaves_what_is_held_and_what_comes_meanwhile(self) -> None:
+        table = AttributeTable()
+
+        def made(number: int) -> PathAttributes:
+            return table.intern(IPV4_UNICAST, local_block() + encode(0x80, 4, number.to_bytes(4, "big")), b"")
+
+        held = {number: made(number) for number in range(20_000)}
+        kept = {number: one for number, one in held.items() if number % 100 == 0}
+        del held
+        sweep = table.sweeping()
+        assert next(sweep) == 8192
+        kept[20_001] = made(20_001)
+        assert sum(sweep) == 20_000 - 8192
+        assert len(table._entries) == len(table) == len(kept)
+        assert all(made(number) is one for number, one in kept.items())
 
     def test_table_forgets_what_nobody_holds(self) -> None:
         table = AttributeTable()

@@ -294,10 +294,26 @@ def test_keepalives_at_a_third_of_the_hold_time_with_jitter() -> None:
     script = Script(peer_settings("tor", 65001, hold_time=9), jitter=lambda: 0.75)
     conn = script.establish()
     script.clear()
-    for _ in range(9):
+    for _ in range(10):
         script.pass_time(1.0)
         script.say(conn, KEEPALIVE)
     assert script.sent_types() == [MessageType.KEEPALIVE] * 4
+
+
+@pytest.mark.parametrize("jitter", [0.75, 0.8, 0.93, 1.0])
+@pytest.mark.parametrize("began", [0.0, 0.7, 123456.789])
+def test_keepalives_of_many_sessions_share_their_moments(jitter: float, began: float) -> None:
+    """RFC 4271 §10: three quarters of the time to all of it, whatever is shared."""
+    script = Script(peer_settings("tor", 65001, hold_time=90), jitter=lambda: jitter)
+    script.pass_time(began)
+    conn = script.establish()
+    last = script.now
+    for _ in range(5):
+        due = script.session.deadline()
+        assert 22.5 <= due - last <= 30.0 and due % (30 / 16) == 0
+        script.pass_time(due - script.now)
+        script.say(conn, KEEPALIVE)
+        last = due
 
 
 def test_hold_time_zero_means_no_timers() -> None:

@@ -69,7 +69,7 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
     if store["url"]:
         state = "connected" if store["connected"] else "not connected"
         state += f": {store['text']}" if store["text"] else ""
-        state += f"; in force since before {duration(store['age_seconds'])}" if store["age_seconds"] else ""
+        state += f"; in force is what it held {duration(store['age_seconds'])} ago" if store["age_seconds"] else ""
         applied = f", last applied {store['applied_at']}" if store["applied_at"] else ""
         yield "Datastore", _good(f"{store['url']}, {state}{applied}", store["connected"] and not store["text"])
     kernel = status["kernel"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bgpd.options import endpoint
 from bgpd.shell.boot import current_boot, record_boot, recorded_boot
 
 
@@ -49,12 +50,10 @@ def test_unreadable_record(tmp_path: Path) -> None:
     ],
 )
 def test_endpoint(text: str, expected: tuple[str, int]) -> None:
-    main = pytest.importorskip("bgpd.__main__")
-    assert main.endpoint(text) == expected
+    assert endpoint(text) == expected
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "host:179", "1.2.3.4:-1", "::1:2:x"])
 def test_bad_endpoint(text: str) -> None:
-    main = pytest.importorskip("bgpd.__main__")
     with pytest.raises(ValueError):
-        main.endpoint(text)
+        endpoint(text)

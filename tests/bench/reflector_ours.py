@@ -34,7 +34,9 @@ def start(lab: Lab, name: str, wanted: Wanted, many_prefixes: bool = False) -> R
 
 
 def objects(wanted: Wanted, filtered: bool) -> list[Resource]:
-    """A cluster's resources: client nodes, two pools, and 100 blocks of the reflector's node.
+    """A cluster's resources: client nodes, pools, and 100 blocks of the reflector's node.
+
+    The pools cover what bgpload announces, for Calico's export policy passes nothing else on.
 
     Its own blocks are what makes Calico's export policy long. All is IPv4: with Calico's resources each family has
     sessions of its own, over its own addresses, and bgpload speaks IPv4.
@@ -43,7 +45,7 @@ def objects(wanted: Wanted, filtered: bool) -> list[Resource]:
     nodes += [_node(f"client-{i:04}", client(i), {}) for i in range(wanted.clients)]
     peering: dict[str, Any] = {"nodeSelector": "!has(reflector)", "peerSelector": "has(reflector)"}
     found = [*nodes, make("BGPConfiguration", "default", {"asNumber": ASN, "nodeToNodeMeshEnabled": False})]
-    for number, cidr in enumerate(("10.0.0.0/8", "16.0.0.0/4")):
+    for number, cidr in enumerate(("10.0.0.0/8", "16.0.0.0/4", "32.0.0.0/4")):
         found.append(make("IPPool", f"pool-{number}", {"cidr": cidr, "ipipMode": "Never", "vxlanMode": "Never"}))
     for number in range(100):
         spec = {"node": NODE, "cidr": f"10.255.{number}.0/26", "state": "confirmed"}

@@ -7,13 +7,17 @@ reported: after a second restart both follow RFC 4724 §4.2 and drop what was st
 from __future__ import annotations
 
 import random
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from tests.lab.cluster import Lab, Machine
-from tests.lab.probes import Account
+from tests.lab.probes import Account, Loss
+from tests.lab.watch import Change, RouteMonitor, routes
 from tests.netns.e2e import Pair, running_lab, traffic, untouched
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
@@ -125,17 +129,64 @@ def others_router_dies(lab: Lab, how: Callable[[Lab, Machine], None], figure: Fi
 
 
 def test_sigterm_keeps_the_routes_and_loses_nothing(lab: Lab, figure: Figure) -> None:
-    """A rolling upgrade: stop, start. Nothing is said to the peers, so each helper, BIRD and FRR too, keeps all."""
+    """A rolling upgrade: stop, start. Nothing is said to the peers, so each helper, BIRD and FRR too, keeps all.
+
+    The one packet that may be lost is one that meets a gap which a router of another make made itself."""
     between_pods, outside = pairs(lab)
     node = lab.node("a")
-    with untouched(lab, "node-a", "node-b", "node-c") as changes, traffic([*between_pods, *outside]) as probes:
+    assert lab.tor is not None
+    routers = routes(lab.tor.namespace, lab.tor.bgp.protocol)
+    with (
+        RouteMonitor(lab.tor.namespace, lab.folder) as of_router,
+        untouched(lab, "node-a", "node-b", "node-c") as changes,
+        traffic([*between_pods, *outside]) as probes,
+    ):
         node.bgp.stop()
         time.sleep(0.5)
         back(lab, node)
         account = probes.finish()
+    assert routes(lab.tor.namespace, lab.tor.bgp.protocol) == routers
+    gaps = gaps_of(of_router.changes(lab.tor.bgp.protocol)) if lab.tor_kind != "ours" else Counter()
     figure(f"SIGTERM and start, {lab.tor_kind} as helper", account)
+    figure(f"SIGTERM and start, routes that {lab.tor_kind} deleted and added again unchanged", gaps.total())
     assert not changes, "\n".join(changes)
-    assert account.lost == 0, "\n".join(map(str, account.losses))
+    lossy = [loss for loss in account.losses if len(loss.outages) > gaps_towards(lab, loss, gaps)]
+    assert not lossy, "\n".join(map(str, lossy))
+
+
+def gaps_of(changes: list[Change]) -> Counter[str]:
+    """How often the router took each route away only to put the same one back at once.
+
+    FRR does that to an IPv6 route when one of its sessions ends or comes back, though the route stays what it is: for
+    0.1 to 0.2 ms the kernel has none. Fails where what comes back is another route, or none: that would be a route lost.
+    """
+    gaps: Counter[str] = Counter()
+    last: dict[str, Change] = {}
+    for change in changes:
+        before = last.get(change.prefix) if change.what == "route" else None
+        if before is not None and before.deleted:
+            assert not change.deleted and _route_text(change) == _route_text(before), f"{before.line}\n{change.line}"
+            gaps[change.prefix] += 1
+        if change.what == "route":
+            last[change.prefix] = change
+    gone = [change.line for change in last.values() if change.deleted]
+    assert not gone, "\n".join(gone)
+    return gaps
+
+
+def _route_text(change: Change) -> str:
+    """What the route is, whichever nexthop object of the router's holds its next hops."""
+    return re.sub(r"nhid \d+ ", "", change.line[change.line.index(change.prefix) :])
+
+
+def gaps_towards(lab: Lab, loss: Loss, gaps: Counter[str]) -> int:
+    """Gaps in the router's way to the receiver of a flow that passes the router."""
+    pods = {pod.endpoint.name: pod.endpoint for node in lab.nodes for pod in node.pods.values()}
+    receiver = pods.get(loss.flow.rpartition(" to ")[2])
+    if receiver is None or "tor to " not in loss.flow:
+        return 0
+    address = ip_address(receiver.ipv6 if "IPv6" in loss.flow else receiver.ipv4)
+    return sum(number for prefix, number in gaps.items() if address in ip_network(prefix))
 
 
 def test_all_speakers_die_at_once(lab: Lab, figure: Figure) -> None:

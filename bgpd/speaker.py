@@ -159,8 +159,7 @@ class Speaker:
         peer = self._conns.get(conn)
         if peer is not None:
             peer.session.receive(conn, data, now)
-            # Octets alone put every deadline off.
-            self._drain(peer, now, sooner=False)
+            self._drain(peer, now, sooner=not peer.session.settled)
 
     def on_fault(self, conn: int, now: float) -> None:
         """Serving this connection met a defect of ours: its session ends with Cease/8, and is damped as any error."""

@@ -85,6 +85,11 @@ class Session(Actions):
         return self._damping.idle_until if self._main.state is State.IDLE and self._running else None
 
     @property
+    def settled(self) -> bool:
+        """Established, and no second connection: what is received can only put the next deadline off."""
+        return self._second is None and self._main.state is State.ESTABLISHED
+
+    @property
     def running(self) -> bool:
         """Started, and not stopped since."""
         return self._running

@@ -440,7 +440,11 @@ class Runner:
         connections, data = self.connections, effect.data
         for identity in effect.conns:
             if (connection := connections.get(identity)) is not None:
-                connection.write(data)
+                try:
+                    connection.write(data)
+                except Exception:
+                    # The others' places in the log have moved on already: they must get it.
+                    self._fault(connection, "the updates to send")
 
     def _ready(self, effect: Ready) -> None:
         connections = self.connections

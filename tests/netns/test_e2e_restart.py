@@ -158,7 +158,7 @@ def gaps_of(changes: list[Change]) -> Counter[str]:
     """How often the router took each route away only to put the same one back at once.
 
     FRR does that to an IPv6 route when one of its sessions ends or comes back, though the route stays what it is: for
-    0.1 to 0.2 ms the kernel has none. Fails where what comes back is another route, or none: that would be a route lost.
+    0.1 to 0.2 ms the kernel has none. Fails where what comes back is another route, or none: a route would be lost.
     """
     gaps: Counter[str] = Counter()
     last: dict[str, Change] = {}

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from bgpd.effects import Close, Connect, Log, Program, Ready, ReleaseKernel, Send, Spread
 from bgpd.family import Family, format_prefix, parse_prefix
@@ -136,6 +137,9 @@ class Cluster:
             host.speaker.flush(self.now)
             effects = host.speaker.take_effects()
             if not effects:
+                # No session's timer is overlooked, whatever short way its octets took.
+                due = min((peer.session.deadline() for peer in host.speaker.peers.values()), default=inf)
+                assert host.speaker.deadline() <= due
                 return
             for effect in effects:
                 self._carry_out(host, effect)

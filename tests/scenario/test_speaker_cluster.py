@@ -6,14 +6,16 @@ from typing import Any
 
 from attrs import evolve
 
-from bgpd.effects import Rekey, Send
+from bgpd.effects import Connect, Rekey, Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.rib.slices import SLICE
 from bgpd.routes import RouteKind
 from bgpd.session.fsm import State
+from bgpd.session.session import DIAL_WAIT
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
-from bgpd.wire.capabilities import FourOctetAs, MultiProtocol
+from bgpd.speaker import Speaker
+from bgpd.wire.capabilities import FourOctetAs, GracefulRestartCapability, MultiProtocol
 from bgpd.wire.framing import KEEPALIVE, MessageType
 from bgpd.wire.open import Open, build_open
 
@@ -295,6 +297,25 @@ def test_a_large_table_is_dropped_in_slices_and_what_comes_meanwhile_stays() -> 
     cluster.link(B, "10.0.0.0/24")
     cluster.start(B)
     assert cluster.run(20, lambda: len(speaker.ribs[IPV4_UNICAST]) == count + 1)
+
+
+def test_an_open_is_answered_when_our_dial_hangs() -> None:
+    """A firewall lets the peer's SYN through and drops ours: the Speaker wakes up in time to answer."""
+    peer = PeerSettings("b", "10.0.0.2", 64512)
+    speaker = Speaker(
+        SpeakerSettings(64512, "10.0.0.1", peers=(peer,), fib=FibSettings(enabled=False)), 0.0, lambda: 1.0
+    )
+    speaker.start(0.0)
+    speaker.on_tick(now := speaker.deadline())
+    assert any(isinstance(effect, Connect) for effect in speaker.take_effects())
+    speaker.on_accepted(1, "10.0.0.2", "10.0.0.1", now)
+    graceful = GracefulRestartCapability(False, True, 120, ())
+    capabilities = (FourOctetAs(64512), MultiProtocol(IPV4_UNICAST), graceful)
+    speaker.on_data(1, build_open(Open(64512, 90, bytes((10, 0, 0, 2)), capabilities)) + KEEPALIVE, now)
+    assert speaker.peers["b"].session.conn is None
+    assert speaker.deadline() <= now + DIAL_WAIT
+    speaker.on_tick(speaker.deadline())
+    assert speaker.peers["b"].session.conn == 1
 
 
 def test_a_session_that_comes_up_and_ends_in_one_read() -> None:

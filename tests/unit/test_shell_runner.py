@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send
+from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send, Spread
 from bgpd.family import IPV4_UNICAST, Family
 from bgpd.routes import FibRoute, RouteKind
 from bgpd.settings import PeerSettings
@@ -35,6 +35,16 @@ class FakeKernel:
 
     def release(self) -> None:
         self.calls.append("release")
+
+
+class Refusing:
+    """A transport whose writes fail."""
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("Cannot call write() after write_eof()")
+
+    def abort(self) -> None:
+        """Nothing is open."""
 
 
 @asynccontextmanager
@@ -83,6 +93,30 @@ def test_effects_in_order_and_close_sends_what_was_written(kind: str) -> None:
             sock.close()
             await until(lambda: not runner._open)
             assert speaker.named("lost") == []
+
+    run_on(kind, work)
+
+
+def test_what_is_spread_reaches_the_others_when_one_connection_fails(kind: str) -> None:
+    """Their places in the log have moved on: what is not written then is never written."""
+
+    async def work() -> None:
+        speaker = FakeSpeaker("127.0.0.1")
+        async with running(speaker) as runner:
+            sessions = [await session(speaker, runner) for _ in range(3)]
+            conns = [conn for _, conn in sessions]
+
+            broken = runner.connections[conns[1]]
+            real, broken.transport = broken.transport, Refusing()  # type: ignore[assignment]
+            speaker.effects.append(Spread([*conns, 999], b"told to all"))
+            runner.on_devices({})
+            for index in (0, 2):
+                assert await read_exactly(sessions[index][0], 11) == b"told to all"
+            await until(lambda: runner.defects)
+            assert speaker.named("fault") == [("fault", broken.id)]
+            real.abort()
+            for sock, _ in sessions:
+                sock.close()
 
     run_on(kind, work)
 

@@ -15,7 +15,7 @@ from bgpd.rib.update_group import Member, UpdateGroup
 from bgpd.session.local import LocalState
 from bgpd.session.session import Session
 from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings, cost_of
-from bgpd.wire.update import ParsedUpdate, UpdateParser
+from bgpd.wire.update import Action, ParsedUpdate, UpdateParser
 
 
 def local_asn(settings: SpeakerSettings, peer: PeerSettings) -> int:
@@ -52,6 +52,8 @@ def import_rules(speaker: SpeakerSettings, peer: PeerSettings) -> ImportRules:
 
 
 MALFORMED_KEPT = 256
+_NOTE_TIME = 0.2
+"""Seconds between log lines about one peer's attribute errors; all are counted."""
 
 
 class Peer:
@@ -82,14 +84,31 @@ class Peer:
         self.malformed: dict[tuple[Family, bytes], tuple[float, str]] = {}
         """Prefixes withdrawn by UPDATEs with attribute errors (RFC 7606 §2): when, and what was wrong; the latest ones.
         """
-        self.noted_at = float("-inf")
-        self.unnoted = 0
-        """UPDATEs with attribute errors since `noted_at`, when one was logged."""
+        self._noted_at = float("-inf")
+        self._unnoted = 0
+        """UPDATEs with attribute errors since `_noted_at`, when one was logged."""
         self.dynamic = False
         self._updates_sent = 0
         self.scheduled = float("inf")
         """The earliest time at which the Speaker's timer looks at this peer."""
         self.configure(settings, speaker)
+
+    def note_findings(self, update: ParsedUpdate, now: float) -> tuple[str, str] | None:
+        """Count every attribute error. What to log of them, as fast as a person could read (RFC 7606 §8): what was
+        found, and how much was not told before."""
+        findings = update.findings
+        fatal = "; ".join(f"{f.name}: {f.reason} ({f.rfc})" for f in findings if f.action is Action.WITHDRAW)
+        if fatal:
+            self.remember_malformed(update, fatal, now)
+        for finding in findings:
+            name = f"{finding.name}: {finding.action}"
+            self.findings[name] = self.findings.get(name, 0) + 1
+        if now - self._noted_at < _NOTE_TIME:
+            self._unnoted += 1
+            return None
+        more = f"; {self._unnoted} more such UPDATEs since the last line" if self._unnoted else ""
+        self._noted_at, self._unnoted = now, 0
+        return "; ".join(f"{f.name}: {f.action} ({f.reason}; {f.rfc})" for f in findings), more
 
     def remember_malformed(self, update: ParsedUpdate, why: str, now: float) -> None:
         """Keep what the UPDATE withdrew, for whoever asks where these prefixes are."""

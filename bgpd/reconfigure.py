@@ -106,7 +106,7 @@ class _Chains:
         for family in imports:
             self._speaker._work(peer, peer.importer.reimport(family))
         if peer.members:
-            self._speaker._regroup(peer, self._moves)
+            self._speaker.places.move(peer, self._speaker.settings, self._moves)
         return True
 
 
@@ -146,14 +146,14 @@ def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) ->
         if rules_changed or imports.get(family.family) != family.import_chain:
             speaker._work(peer, peer.importer.reimport(family.family))
     if peer.members:
-        speaker._regroup(peer)
+        speaker.places.move(peer, speaker.settings)
     speaker._check_limits(peer, now)
     speaker._drain(peer, now)
 
 
 def _rekey(speaker: Speaker, peer: Peer, password: str) -> None:
     """Another key on the running connections: both sides may change theirs within the hold time, without a reset."""
-    for conn in [conn for conn, other in speaker._conns.items() if other is peer]:
+    for conn in speaker.directory.connections(peer):
         speaker._effects.append(Rekey(conn, peer.settings.address, password))
     peer.session.rekeyed()
 

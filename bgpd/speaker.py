@@ -10,41 +10,37 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_address
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
+from bgpd.backlog import Backlog
+from bgpd.directory import Directory
 from bgpd.dynamic import DynamicPeers
-from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send, Spread
+from bgpd.effects import Close, Connect, Effect, Log, Program, ReleaseKernel, Send
 from bgpd.errors import BGPError, Cease, ErrorCode
 from bgpd.family import FAMILIES, Family, parse_address
-from bgpd.outbound import group_key
 from bgpd.peer import Peer
+from bgpd.places import Places
 from bgpd.reconfigure import reconfigure
 from bgpd.restart import RestartPhase
 from bgpd.rib.forwarding import Forwarding, same_way
 from bgpd.rib.importer import Shared
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
-from bgpd.rib.path import Path
-from bgpd.rib.review import Review
-from bgpd.rib.slices import SLICE, Job
-from bgpd.rib.update_group import Member, UpdateGroup
+from bgpd.rib.slices import Job
 from bgpd.routes import LocalChange
 from bgpd.session import events as ev
 from bgpd.session.local import LocalState
 from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.wire.notification import Notification
-from bgpd.wire.refresh import BEGIN, END, RouteRefresh, build_refresh
-from bgpd.wire.update import Action, Memo, ParsedUpdate, UpdateContext, UpdateParser
+from bgpd.wire.refresh import BEGIN, END, RouteRefresh
+from bgpd.wire.update import Memo, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
 _MANY = 4096
 """Routes dropped by one job after which the table of attributes is swept."""
-_NOTE_TIME = 0.2
-"""Seconds between log lines about one peer's attribute errors; all are counted."""
 
 
 class Speaker:
@@ -59,22 +55,19 @@ class Speaker:
         self.ribs = self.shared.ribs
         self.local_routes = LocalRoutes(self.shared)
         self.forwarding = Forwarding(settings.fib)
-        self.groups: dict[object, UpdateGroup] = {}
-        self.peers: dict[str, Peer] = {}
+        self.directory = Directory()
+        self.peers = self.directory.by_name
         self.restart = RestartPhase()
         self._release_due = False
         self.local = LocalState(settings.asn, parse_address(settings.router_id), True, settings.forwarding_kept)
-        self._by_address: dict[str, list[Peer]] = {}
-        """By canonical address; more than one where the peers differ in port."""
         self.dynamic = DynamicPeers(settings)
-        self._conns: dict[int, Peer] = {}
+        self._conns = self.directory.by_conn
         self._memos: defaultdict[tuple[bool, bool], Memo] = defaultdict(Memo)
         """What UPDATEs are read with, by whether the peer is external, and has four-octet AS numbers."""
-        self._outlets: dict[int, tuple[tuple[UpdateGroup, Member], ...]] = {}
-        """Places in update groups by connection: all that `pull` needs."""
         self._timers: list[tuple[float, str]] = []
-        self._jobs: deque[Iterator[int]] = deque()
+        self._backlog = Backlog()
         self._effects: list[Effect] = []
+        self.places = Places(self.ribs, self._backlog, self._effects)
         for peer in settings.peers:
             self._add_peer(peer)
         self._touched(self.local_routes.set_static(settings.static_routes))
@@ -88,7 +81,7 @@ class Speaker:
         graceful = [peer.restart_time for peer in known if peer.graceful_restart and not peer.disabled]
         enabled = {name for name, peer in self.peers.items() if not peer.settings.disabled}
         self.restart.begin(now, enabled, min(graceful, default=120) / 2, others=bool(self.dynamic))
-        self._hold_end_of_rib(self.restart.active)
+        self.places.hold_end_of_rib(self.restart.active)
         for peer in list(self.peers.values()):
             self._start_peer(peer, now)
         if not self.restart.active:
@@ -106,19 +99,10 @@ class Speaker:
 
     def knows(self, remote_address: str) -> bool:
         """Whether a connection from this address is welcome: a configured peer's, or in a dynamic range."""
-        configured = self._by_address.get(remote_address)
-        if configured is not None:
+        configured = self.directory.configured_at(remote_address)
+        if configured:
             return any(not peer.settings.disabled for peer in configured)
         return self.dynamic.template(remote_address) is not None
-
-    def peer_at(self, remote_address: str) -> Peer | None:
-        """The peer that a connection from this address is for; None: no peer has it, or all that do are held down.
-
-        Peers at one address differ in port only, which an incoming connection does not show: one that has no session
-        comes first, one without any connection before that, else the order is that of names.
-        """
-        enabled = [peer for peer in self._by_address.get(remote_address, ()) if not peer.settings.disabled]
-        return min(enabled, key=lambda peer: (peer.session.state, peer.settings.name), default=None)
 
     def on_connected(self, name: str, conn: int, local_address: str, now: float) -> None:
         """A `Connect` succeeded."""
@@ -141,9 +125,9 @@ class Speaker:
         """Someone connected to us. False: refuse, close without a word."""
         if not self.started:
             return False
-        peer = self.peer_at(remote_address)
+        peer = self.directory.at(remote_address)
         if peer is None:
-            if remote_address in self._by_address:
+            if self.directory.configured_at(remote_address):
                 return False
             peer = self._add_dynamic(remote_address, now)
         if peer is None:
@@ -182,8 +166,7 @@ class Speaker:
         if peer is not None:
             peer.session.blocked(conn, now)
             self._schedule(peer)
-        for _, member in self._outlets.get(conn, ()):
-            member.blocked = True
+        self.places.set_blocked(conn, True)
 
     def on_progress(self, conn: int, now: float) -> None:
         """A blocked peer's TCP took some octets."""
@@ -196,8 +179,7 @@ class Speaker:
         peer = self._conns.get(conn)
         if peer is not None:
             peer.session.unblocked(conn, now)
-        for _, member in self._outlets.get(conn, ()):
-            member.blocked = False
+        self.places.set_blocked(conn, False)
 
     # Inputs: the host
 
@@ -220,7 +202,7 @@ class Speaker:
 
     def deadline(self) -> float:
         """When `on_tick` is due; math.inf if nothing is."""
-        if self._jobs:
+        if self._backlog:
             return -math.inf
         restart = self.restart.deadline()
         first = self._timers[0][0] if self._timers else math.inf
@@ -250,22 +232,17 @@ class Speaker:
 
     def take_effects(self) -> list[Effect]:
         """What the world is to do, in order."""
-        effects = self._effects
-        self._effects = []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     def pull(self, conn: int) -> bytes | None:
-        """The next UPDATE octets of an established connection: whole messages, about 64 KiB. None: nothing now; b"":
-        nothing yet, ask again."""
-        for group, member in self._outlets.get(conn, ()):
-            data = group.pull(member)
-            if data is not None:
-                return data
-        return None
+        """The next UPDATE octets of an established connection (`Places.pull`)."""
+        return self.places.pull(conn)
 
     def _work(self, peer: Peer, job: Job, level: int = 0, text: str = "") -> None:
         """Do work that comes in slices, one a flush. Logs `text` with what it returns at the end, if not 0."""
-        self._jobs.append(self._counted(peer, job, level, text))
+        self._backlog.add(self._counted(peer, job, level, text))
 
     def _counted(self, peer: Peer, job: Job, level: int, text: str) -> Iterator[int]:
         total = yield from job
@@ -275,22 +252,12 @@ class Speaker:
             # What a lost peer alone used: the table of attributes would keep it until it has doubled.
             yield from self.shared.attributes.sweeping()
 
-    def _work_on(self) -> None:
-        """Do a slice of work; short jobs behind each other are done in one go."""
-        done = 0
-        while self._jobs and done < SLICE:
-            count = next(self._jobs[0], None)
-            if count is None:
-                self._jobs.popleft()
-            else:
-                done += max(count, 1)
-
     def flush(self, now: float) -> None:
         """Turn what changed in the tables since the last call into UPDATEs and kernel routes."""
         self._tell_changes()
-        if self._jobs:
+        if self._backlog:
             # Behind what has changed so far: a review learns only by that of keys that are no longer in the table.
-            self._work_on()
+            self._backlog.work()
             self._tell_changes()
         if self._release_due:
             # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
@@ -302,21 +269,11 @@ class Speaker:
         for family, rib in self.ribs.items():
             if not rib.changes:
                 continue
-            changes, repeated = rib.take_changes()
-            for group in self.groups.values():
-                if group.key.family == family:
-                    group.apply(changes, repeated)
-                    self._announce_ready(group)
+            changes = self.places.tell(rib, family)
             if self.settings.fib.enabled:
                 concerned = (keys for change, keys in changes.items() if not same_way(*change))
                 if routes := self.forwarding.wanted(rib, chain.from_iterable(concerned)):
                     self._effects.append(Program(family, routes))
-
-    def _announce_ready(self, group: UpdateGroup) -> None:
-        if spread := group.spread():
-            self._effects.append(Spread(*spread))
-        if ready := group.ready():
-            self._effects.append(Ready(*ready))
 
     # Sessions
 
@@ -386,13 +343,13 @@ class Speaker:
         families = negotiated.families if graceful is not None else frozenset()
         self.restart.established(peer.settings.name, families, graceful is not None and graceful.restarting, now)
         self._check_restart(now)
-        self._join_groups(peer)
+        self.places.join(peer, self.settings)
 
     def _on_down(self, peer: Peer, event: ev.Down, now: float) -> None:
         peer.parser = None
         for memo in self._memos.values():
             memo.clear()
-        self._leave_groups(peer)
+        self.places.leave(peer)
         peer.refreshing.clear()
         for family in list(peer.importer.adj):
             if family in event.retained:
@@ -412,8 +369,8 @@ class Speaker:
             self._log(logging.ERROR, peer, f"UPDATE refused: {error}; message {body.hex()}")
             self._fail(peer, error, now)
             return
-        if update.findings:
-            self._note_findings(peer, update, body, now)
+        if update.findings and (what := peer.note_findings(update, now)):
+            self._log(logging.WARNING, peer, f"{what[0]}; message {body.hex()}{what[1]}")
         peer.importer.apply(update)
         if update.end_of_rib is not None:
             self._on_end_of_rib(peer, update.end_of_rib, now)
@@ -424,23 +381,6 @@ class Speaker:
         """End a session for its peer's fault; UPDATEs that came behind it are not looked at any more."""
         peer.parser = None
         peer.session.fail(error, now)
-
-    def _note_findings(self, peer: Peer, update: ParsedUpdate, body: bytes, now: float) -> None:
-        """Count every attribute error, and log them as fast as a person could read (RFC 7606 §8)."""
-        findings = update.findings
-        fatal = "; ".join(f"{f.name}: {f.reason} ({f.rfc})" for f in findings if f.action is Action.WITHDRAW)
-        if fatal:
-            peer.remember_malformed(update, fatal, now)
-        for finding in findings:
-            name = f"{finding.name}: {finding.action}"
-            peer.findings[name] = peer.findings.get(name, 0) + 1
-        if now - peer.noted_at < _NOTE_TIME:
-            peer.unnoted += 1
-            return
-        what = "; ".join(f"{f.name}: {f.action} ({f.reason}; {f.rfc})" for f in findings)
-        more = f"; {peer.unnoted} more such UPDATEs since the last line" if peer.unnoted else ""
-        peer.noted_at, peer.unnoted = now, 0
-        self._log(logging.WARNING, peer, f"{what}; message {body.hex()}{more}")
 
     def _on_end_of_rib(self, peer: Peer, family: Family, now: float) -> None:
         peer.end_of_rib.add(family)
@@ -470,14 +410,8 @@ class Speaker:
         elif refresh.subtype == END:
             if peer.refreshing.pop(family, None) is not None:
                 self._work(peer, peer.importer.sweep(family))
-        elif family in peer.members:
-            group, member = peer.members[family]
-            negotiated = peer.session.negotiated
-            enhanced = negotiated is not None and negotiated.enhanced_refresh
-            begin = build_refresh(RouteRefresh(family, BEGIN)) if enhanced else b""
-            end = build_refresh(RouteRefresh(family, END)) if enhanced else b""
-            group.refresh(member, begin, end)
-            self._announce_ready(group)
+        else:
+            self.places.refresh(peer, family)
 
     def _check_refreshes(self, peer: Peer, now: float) -> None:
         for family, due in list(peer.refreshing.items()):
@@ -485,73 +419,6 @@ class Speaker:
                 del peer.refreshing[family]
                 what = f"no EoRR for {family}: {{}} routes that were not repeated are gone"
                 self._work(peer, peer.importer.sweep(family), logging.WARNING, what)
-
-    # Routes out
-
-    def _join_groups(self, peer: Peer) -> None:
-        session = peer.session
-        if session.negotiated is None:
-            # The octets that brought the session up hold what ends it, too: `Down` is the next event.
-            return
-        for family in sorted(session.negotiated.families):
-            group = self._group_for(peer, family)
-            member = Member(peer, peer.source, peer.source.address, session.conn)
-            group.add(member)
-            peer.members[family] = (group, member)
-            self._use_places(peer)
-            self._announce_ready(group)
-
-    def _use_places(self, peer: Peer) -> None:
-        """`pull` finds where the peer is in its groups."""
-        conn = peer.session.conn
-        if conn is not None:
-            self._outlets[conn] = tuple(peer.members.values())
-
-    def _group_for(self, peer: Peer, family: Family) -> UpdateGroup:
-        key = group_key(self.settings, peer, family)
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = UpdateGroup(key, self.ribs[family], self._too_long)
-            group.hold_eor = self.restart.active
-        return group
-
-    def _leave_groups(self, peer: Peer) -> None:
-        for group, member in peer.leave_groups():
-            self._outlets.pop(member.conn, None)
-            if not group.members:
-                del self.groups[group.key]
-
-    def _regroup(self, peer: Peer, moves: dict[object, UpdateGroup] | None = None) -> None:
-        """The peer's export settings changed: move it to the group it now belongs to, sending differences only.
-
-        `moves`: where others went that changed nothing but their families' settings, by old group and new settings.
-        """
-        for family, (old, member) in list(peer.members.items()):
-            move = (old, id(peer.settings.families))
-            new = moves.get(move) if moves is not None else None
-            if new is None:
-                new = self._group_for(peer, family)
-                if moves is not None:
-                    moves[move] = new
-            if new is old:
-                continue
-            review = new.adopt(member, old)
-            if review is not None:
-                self._jobs.append(self._reviewed(new, review))
-            if not old.members:
-                del self.groups[old.key]
-            peer.members[family] = (new, member)
-            self._use_places(peer)
-            self._announce_ready(new)
-
-    def _reviewed(self, group: UpdateGroup, review: Review) -> Iterator[int]:
-        for count in review.run():
-            self._announce_ready(group)
-            yield count
-
-    def _too_long(self, path: Path, units: Sequence[bytes]) -> None:
-        text = f"attributes of {len(units)} prefixes from {path.source.name} leave no room in a message: not passed on"
-        self._effects.append(Log(logging.WARNING, f"{text} (RFC 4271 §9.2)"))
 
     # Next hops
 
@@ -567,8 +434,7 @@ class Speaker:
                 table.refresh(hop, new)
             for rib, touched in groups:
                 rib.reselect(touched)
-            for group in self.groups.values():
-                group.exporter.forget()
+            self.places.forget_next_hops()
             hops = self.local_routes.refresh_gateways()
 
     # Restart
@@ -581,13 +447,7 @@ class Speaker:
 
     def _restart_over(self) -> None:
         self.local.restarting = False
-        self._hold_end_of_rib(False)
-        for group in self.groups.values():
-            self._announce_ready(group)
-
-    def _hold_end_of_rib(self, hold: bool) -> None:
-        for group in self.groups.values():
-            group.hold_eor = hold
+        self.places.hold_end_of_rib(False)
 
     # Settings
 
@@ -597,8 +457,7 @@ class Speaker:
 
     def _add_peer(self, settings: PeerSettings) -> Peer:
         peer = Peer(settings, self.settings, self.local, self.jitter, self.shared)
-        self.peers[settings.name] = peer
-        self._by_address.setdefault(str(ip_address(settings.address)), []).append(peer)
+        self.directory.add(peer)
         return peer
 
     def _start_peer(self, peer: Peer, now: float) -> None:
@@ -616,21 +475,11 @@ class Speaker:
         self._log(logging.INFO, peer, "peer removed")
 
     def _forget(self, peer: Peer) -> None:
-        self._leave_groups(peer)
+        self.places.leave(peer)
         for family in list(peer.importer.adj):
             self._work(peer, peer.importer.drop(family))
-        for conn in [conn for conn, other in self._conns.items() if other is peer]:
-            del self._conns[conn]
-            self._effects.append(Close(conn))
-        self.peers.pop(peer.settings.name, None)
         self.dynamic.discard(peer)
-        address = str(ip_address(peer.settings.address))
-        # Where two peers change places, another may have the address already.
-        others = [other for other in self._by_address.get(address, ()) if other is not peer]
-        if others:
-            self._by_address[address] = others
-        else:
-            self._by_address.pop(address, None)
+        self._effects += [Close(conn) for conn in self.directory.remove(peer)]
 
     # Dynamic peers
 

@@ -64,7 +64,7 @@ async def _walk(speaker: Speaker, pace: Pace) -> tuple[Walk, float]:
     for family in list(speaker.ribs):
         result.families.append(await _family(speaker, family, pace))
     sent: Counter[tuple[str, Family]] = Counter()
-    for group in list(speaker.groups.values()):
+    for group in list(speaker.places.groups.values()):
         await _advertised(group, sent, pace)
     for name, peer in list(speaker.peers.items()):
         result.peers[name] = {

@@ -308,5 +308,5 @@ def test_clients_that_a_change_moves_share_a_group_again() -> None:
     before = bench.place(A)[0]
     bench.change(export_chain=(inside(1, Verdict.REJECT), *ACCEPT_ALL))
     after = {id(bench.place(address)[0]) for address in (A, B, C)}
-    assert len(after) == 1 and id(before) not in after and len(bench.speaker.groups) == 2
-    assert before not in bench.speaker.groups.values()
+    assert len(after) == 1 and id(before) not in after and len(bench.speaker.places.groups) == 2
+    assert before not in bench.speaker.places.groups.values()

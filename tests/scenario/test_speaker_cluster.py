@@ -354,7 +354,7 @@ def test_two_peers_change_places() -> None:
     two, three = host.settings.peers
     swapped = (evolve(two, address=three.address), evolve(three, address=two.address))
     cluster.reconfigure(A, evolve(host.settings, peers=swapped))
-    assert [host.speaker.peer_at(address).settings.name for address in (B, C)] == ["p3", "p2"]  # type: ignore[union-attr]
+    assert [host.speaker.directory.at(address).settings.name for address in (B, C)] == ["p3", "p2"]  # type: ignore[union-attr]
     assert cluster.run(30, lambda: up(host) == 2)
 
 
@@ -365,7 +365,7 @@ def test_a_session_is_held_down_and_let_go() -> None:
     open_settings = host.settings
     held = evolve(open_settings, peers=(peer(B, disabled="Secret s is not there"),))
     cluster.reconfigure(A, held)
-    assert up(host) == 0 and not host.speaker.knows(B) and host.speaker.peer_at(B) is None
+    assert up(host) == 0 and not host.speaker.knows(B) and host.speaker.directory.at(B) is None
     assert not cluster.run(30, lambda: up(host) == 1)
     assert host.speaker.peers["p2"].session.state is State.IDLE
     assert host.speaker.on_accepted(7001, B, A, cluster.now) is False
@@ -409,7 +409,7 @@ def test_two_ports_of_one_address_are_two_peers() -> None:
     first, second = (host.speaker.peers[name] for name in ("p2", "q2"))
     assert first.session.state is State.ESTABLISHED
     # A further connection from the address is for the one that has no session yet.
-    assert host.speaker.peer_at(B) is second
+    assert host.speaker.directory.at(B) is second
     assert host.speaker.on_accepted(7002, B, A, cluster.now)
     assert second.session.state is State.OPEN_SENT and first.session.state is State.ESTABLISHED
     cluster.reconfigure(A, evolve(host.settings, peers=(peer(B, name="q2", port=1790, passive=True),)))

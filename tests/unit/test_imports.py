@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bgpd", "config", "reflector")
 
 SEAMS = ("bgpd.errors", "bgpd.family", "bgpd.settings", "bgpd.routes", "bgpd.effects", "bgpd.policy.terms")
-PARTS = ("bgpd.outbound", "bgpd.peer", "bgpd.restart", "bgpd.preview")
+PARTS = ("bgpd.outbound", "bgpd.peer", "bgpd.places", "bgpd.directory", "bgpd.restart", "bgpd.preview")
 """The speaker's parts that lie beside it."""
 
 LAYERS: dict[str, tuple[str, ...]] = {

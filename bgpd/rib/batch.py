@@ -6,22 +6,21 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bgpd.policy.chain import Leaf, pour
-from bgpd.rib.chunks import CHUNK, pack
+from bgpd.rib.chunks import CHUNK, Units, pack, unfold
 from bgpd.rib.path import Path
-from bgpd.wire.build import build_unreach
 
 if TYPE_CHECKING:
     from bgpd.rib.update_group import Member, UpdateGroup
 
 
 class _Announcement:
-    """Units of one leaf. `withdraw`: what members have to hear instead; empty for those who had nothing."""
+    """Keys of one leaf. `withdraw`: units that members have to hear of instead; empty for those who had nothing."""
 
-    __slots__ = ("path", "units", "withdraw")
+    __slots__ = ("keys", "path", "withdraw")
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.units: list[bytes] = []
+        self.keys: list[bytes] = []
         self.withdraw: dict[Member, list[bytes]] = {}
 
 
@@ -31,9 +30,10 @@ class Batch:
     def __init__(self, group: UpdateGroup) -> None:
         self.group = group
         self.announced: dict[Leaf, _Announcement] = {}
-        self.fresh: list[tuple[tuple[Member, ...], bytes, Sequence[bytes]]] = []
+        self.fresh: list[tuple[tuple[Member, ...], bytes, Units]] = []
         """(excluded members, message, units) of first paths that went the short way."""
-        self.withdrawn: dict[tuple[Member, ...], list[bytes]] = {}
+        self.withdrawn: dict[tuple[Member, ...], dict[bytes, list[bytes]]] = {}
+        """Excluded members -> path id -> keys: `Units`, as much as there is."""
         self.held: dict[tuple[bytes, bytes], set[Path]] = {}
         """(key, send id) that changed more than once: the paths that may have been told."""
         self._add_path = group.key.add_path
@@ -48,15 +48,14 @@ class Batch:
             return
         exporter = self.group.exporter
         if old is None and exporter.direct:
-            units = self.group.units(new, keys) if self._add_path else keys
-            message = exporter.message(new, keys, units)
+            message = exporter.message(new, keys)
             if message is not None:
                 source, hop, excluded = self._told
                 if source is not new.source or hop != new.attrs.next_hop:
                     hop = new.attrs.next_hop
                     excluded = self.group.excluded(new, hop)
                     self._told = new.source, hop, excluded
-                self.fresh.append((excluded, message, units))
+                self.fresh.append((excluded, message, (new.send_id if self._add_path else b"", keys)))
                 return
         node = exporter.node(new)
         for leaf, part in ((node, keys),) if type(node) is Leaf else pour(node, keys):
@@ -70,8 +69,7 @@ class Batch:
         item = self.announced.get(leaf)
         if item is None:
             item = self.announced[leaf] = _Announcement(new)
-        units = group.units(new, keys)
-        item.units.extend(units)
+        item.keys.extend(keys)
         for member in group.excluded(new, group.exporter.outgoing(leaf, new).next_hop):
             held = item.withdraw.setdefault(member, [])
             if old is not None:
@@ -87,12 +85,16 @@ class Batch:
         group = self.group
         if group.exporter.direct and group.exporter.tells_all(old, keys):
             excluded = group.excluded(old, old.attrs.next_hop)
-            self.withdrawn.setdefault(excluded, []).extend(group.units(old, keys))
+            self._withdraw_from(excluded, group.folded(old, keys))
             return
         for leaf, part in pour(group.exporter.node(old), keys):
             if leaf.accepted:
                 excluded = group.excluded(old, group.exporter.outgoing(leaf, old).next_hop)
-                self.withdrawn.setdefault(excluded, []).extend(group.units(old, part))
+                self._withdraw_from(excluded, group.folded(old, part))
+
+    def _withdraw_from(self, excluded: tuple[Member, ...], units: Units) -> None:
+        path_id, keys = units
+        self.withdrawn.setdefault(excluded, {}).setdefault(path_id, []).extend(keys)
 
     def revisit(self, old: Path | None, new: Path | None, keys: Sequence[bytes]) -> None:
         """Note one of several changes of these keys."""
@@ -116,7 +118,7 @@ class Batch:
             if leaf.accepted:
                 item = self.announced.get(leaf) or _Announcement(new)
                 self.announced[leaf] = item
-                item.units.extend(group.units(new, (key,)))
+                item.keys.append(key)
                 for member in group.excluded(new, group.exporter.outgoing(leaf, new).next_hop):
                     units = {unit for old in olds for unit in self._held_by(member, old, (key,))}
                     item.withdraw.setdefault(member, []).extend(units)
@@ -125,7 +127,7 @@ class Batch:
             leaf, _ = next(pour(group.exporter.node(old), (key,)))
             if leaf.accepted:
                 # To every member: one may have been excluded from this old path and hold another of them.
-                self.withdrawn.setdefault((), []).extend(group.units(old, (key,)))
+                self._withdraw_from((), group.folded(old, (key,)))
                 return
 
     def close(self) -> None:
@@ -133,22 +135,22 @@ class Batch:
         group = self.group
         if not self.announced and not self.withdrawn and not self.fresh:
             return
-        lost: list[Sequence[bytes]] = []
-        announcements = [(item, group.encode(leaf, item.path, item.units)) for leaf, item in self.announced.items()]
+        announcements = [(item, group.encode(leaf, item.path, item.keys)) for leaf, item in self.announced.items()]
         for item, messages in announcements:
             if messages is None:
-                lost.append(item.units)
-                self.withdrawn.setdefault((), []).extend(item.units)
-        for excluded, units in self.withdrawn.items():
-            messages = build_unreach(group.key.family, units, group.key.max_length)
-            for chunk in pack(messages):
-                group.append(chunk, units, dict.fromkeys(excluded, b""))
+                self._withdraw_from((), group.folded(item.path, item.keys))
+        for excluded, by_id in self.withdrawn.items():
+            # Of several path ids, few have much to withdraw: they share messages.
+            units = next(iter(by_id.items())) if len(by_id) == 1 else (b"", list(unfold(by_id.items())))
+            for chunk in pack(group.withdrawals(units)):
+                group.append(chunk, (units,), dict.fromkeys(excluded, b""))
         self._write_all([(item, messages) for item, messages in announcements if messages is not None])
         group.appended(self._touched)
 
     def _write_all(self, announcements: list[tuple[_Announcement, list[bytes]]]) -> None:
         """Neighbours that the same members must not get, who had nothing before, become one chunk."""
-        run = _Run(self.group)
+        group = self.group
+        run = _Run(group)
         for excluded, message, units in self.fresh:
             run.add_one(excluded, message, units)
         for item, messages in announcements:
@@ -156,26 +158,26 @@ class Batch:
                 run.write()
                 self._write(item, messages)
             else:
-                run.add(tuple(item.withdraw), messages, item.units)
+                run.add(tuple(item.withdraw), messages, group.folded(item.path, item.keys))
         run.write()
 
     def _write(self, item: _Announcement, messages: list[bytes]) -> None:
         group = self.group
         patches = {
-            member: b"".join(build_unreach(group.key.family, units, group.key.max_length)) if units else b""
+            member: b"".join(group.withdrawals((b"", units))) if units else b""
             for member, units in item.withdraw.items()
         }
         for chunk in pack(messages):
-            group.append(chunk, item.units, patches)
+            group.append(chunk, (group.folded(item.path, item.keys),), patches)
             patches = dict.fromkeys(patches, b"")
 
-    def _touched(self) -> Iterable[bytes]:
-        for _, _, fresh in self.fresh:
-            yield from fresh
+    def _touched(self) -> Iterable[Units]:
+        for _, _, units in self.fresh:
+            yield units
         for item in self.announced.values():
-            yield from item.units
-        for units in self.withdrawn.values():
-            yield from units
+            yield self.group.folded(item.path, item.keys)
+        for by_id in self.withdrawn.values():
+            yield from by_id.items()
 
 
 class _Run:
@@ -187,29 +189,29 @@ class _Run:
         self._group = group
         self._excluded: tuple[Member, ...] = ()
         self._messages: list[bytes] = []
-        self._units: list[bytes] = []
+        self._units: list[Units] = []
         self._size = 0
 
-    def add_one(self, excluded: tuple[Member, ...], message: bytes, units: Sequence[bytes]) -> None:
+    def add_one(self, excluded: tuple[Member, ...], message: bytes, units: Units) -> None:
         """As `add`, for one message."""
         size = self._size + len(message)
         if size > CHUNK or (excluded is not self._excluded and excluded != self._excluded):
             self.write()
             self._excluded, size = excluded, len(message)
         self._messages.append(message)
-        self._units += units
+        self._units.append(units)
         self._size = size
 
-    def add(self, excluded: tuple[Member, ...], messages: Sequence[bytes], units: Sequence[bytes]) -> None:
+    def add(self, excluded: tuple[Member, ...], messages: Sequence[bytes], units: Units) -> None:
         """One more; what does not go with those before begins a new chunk."""
         size = sum(map(len, messages))
         if self._messages and (excluded != self._excluded or self._size + size > CHUNK):
             self.write()
         if self._messages:
             self._messages += messages
-            self._units += units
+            self._units.append(units)
         else:
-            self._excluded, self._messages, self._units = excluded, list(messages), list(units)
+            self._excluded, self._messages, self._units = excluded, list(messages), [units]
         self._size += size
 
     def write(self) -> None:

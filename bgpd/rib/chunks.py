@@ -2,12 +2,14 @@
 
 Each member has its place in the log and reads on from there. Members at one place are given the same octets object.
 The units of each chunk (NLRI, with our path id before it under ADD-PATH) are kept beside it, for a member that falls
-too far behind and looks up what it missed instead.
+too far behind and looks up what it missed instead. Until then nobody asks for them one by one: they are kept as path id
+and keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from bgpd.wire.framing import MARKER
 
@@ -15,6 +17,9 @@ CHUNK = 65536
 """Octets of a chunk, and of what is handed to a transport at once, at most."""
 _UNIT_COST = 48
 """Octets of memory that a unit costs beside its message: a reference, and the key where no table holds it any more."""
+
+Units: TypeAlias = tuple[bytes, Sequence[bytes]]
+"""(path id, keys): each key with the path id before it is a unit. An empty path id: the keys are units as they are."""
 
 Window = tuple[int, bytes, list[int], int]
 """(end, octets, offset of each chunk, messages) of a run of chunks in the log."""
@@ -27,14 +32,14 @@ class ChunkLog:
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
-        self._units: list[Sequence[bytes]] = []
+        self._units: list[Sequence[Units]] = []
         self._windows: dict[int, Window] = {}
         self.base = 0
         self.end = 0
         self.cost = 0
         """Octets of memory, about."""
 
-    def append(self, data: bytes, units: Sequence[bytes]) -> int:
+    def append(self, data: bytes, units: Sequence[Units]) -> int:
         """Put a chunk at the end; returns its place."""
         place = self.end
         self._chunks.append(data)
@@ -65,7 +70,7 @@ class ChunkLog:
         """Units of all chunks from a place on."""
         found: dict[bytes, None] = {}
         for units in self._units[start - self.base :]:
-            found.update(dict.fromkeys(units))
+            found.update(dict.fromkeys(unfold(units)))
         return found
 
     def clear(self) -> None:
@@ -92,8 +97,18 @@ class ChunkLog:
         self._windows.clear()
 
 
-def _cost(data: bytes, units: Sequence[bytes]) -> int:
-    return len(data) + _UNIT_COST * len(units)
+def _cost(data: bytes, units: Sequence[Units]) -> int:
+    return len(data) + _UNIT_COST * sum([len(keys) for _, keys in units])
+
+
+def unfold(units: Iterable[Units]) -> Iterable[bytes]:
+    """One by one."""
+    for path_id, keys in units:
+        if path_id:
+            for key in keys:
+                yield path_id + key
+        else:
+            yield from keys
 
 
 def pack(messages: list[bytes]) -> list[bytes]:

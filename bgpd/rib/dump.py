@@ -92,7 +92,7 @@ class Dump:
         pieces: list[bytes] = []
         size = 0
         for path, part in by_path(group, keys, entries):
-            message = exporter.message(path, part, group.units(path, part)) if exporter.direct else None
+            message = exporter.message(path, part) if exporter.direct else None
             told = self._told(path, part) if message is None else (([message], path.attrs.next_hop),)
             for messages, hop in told:
                 start = size
@@ -109,7 +109,7 @@ class Dump:
         group = self._group
         for leaf, poured in pour(group.exporter.node(path), keys):
             if leaf.accepted:
-                messages = group.encode(leaf, path, group.units(path, poured))
+                messages = group.encode(leaf, path, poured)
                 if messages is not None:
                     yield messages, group.exporter.outgoing(leaf, path).next_hop
 

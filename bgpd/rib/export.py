@@ -147,11 +147,11 @@ class Exporter:
             and self._passes(path, keys)
         )
 
-    def message(self, path: Path, keys: Sequence[bytes], units: Sequence[bytes]) -> bytes | None:
+    def message(self, path: Path, keys: Sequence[bytes]) -> bytes | None:
         """The UPDATE for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
 
-        `units`: what the keys are called in it. The same octets as theirs, at a third of the cost: where hardly two
-        prefixes share attributes, as in a full table, this is what reflecting costs.
+        The same octets as theirs, at a third of the cost: where hardly two prefixes share attributes, as in a full
+        table, this is what reflecting costs.
         """
         source, attrs = path.source, path.attrs
         block, hop = attrs.block, attrs.next_hop
@@ -165,7 +165,11 @@ class Exporter:
         if marks is None or marks[3:7] != source.router_id:
             marks = wire.insert_reflected(b"", 0, source.router_id, self.key.cluster_id)
             self._marks[source] = marks
-        field = b"".join(units)
+        if self.key.add_path:
+            send_id = path.send_id
+            field = send_id + send_id.join(keys)
+        else:
+            field = b"".join(keys)
         length = len(block) + 21  # NEXT_HOP, and the marks
         size = 23 + length + len(field)
         if size > self.key.max_length:

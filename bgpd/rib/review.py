@@ -8,7 +8,7 @@ A key that changes before its turn comes is told whatever was said of it before:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import evolve
 
@@ -17,14 +17,16 @@ from bgpd.policy.narrow import concerned, enumerate_keys
 from bgpd.policy.prefixes import Matcher, compile_prefixes
 from bgpd.policy.terms import MatchPrefix
 from bgpd.rib import slices
-from bgpd.rib.chunks import pack
+from bgpd.rib.chunks import Units, pack
 from bgpd.rib.dump import by_path
 from bgpd.rib.loc_rib import Change
 from bgpd.rib.path import Path
-from bgpd.wire.build import build_unreach
 
 if TYPE_CHECKING:
     from bgpd.rib.update_group import Member, UpdateGroup
+
+_Told: TypeAlias = tuple[Leaf, Path, Sequence[bytes]]
+"""Keys of a path that end in a leaf."""
 
 _SCAN = 16384
 """Keys of which it is found out in one go whether they are concerned: some 3 ms."""
@@ -128,7 +130,7 @@ class Review:
     def _look_at(self, keys: list[bytes]) -> int:
         """Tell what differs; returns how many paths were looked at."""
         withdrawn: dict[bytes, None] = {}
-        told: list[tuple[Leaf, Path, Sequence[bytes]]] = []
+        told: list[_Told] = []
         certain = keys
         if self._touched:
             changed = [key for key in keys if key in self._touched]
@@ -163,7 +165,7 @@ class Review:
     def _tell(
         self,
         parts: Iterable[tuple[Path, Sequence[bytes]]],
-        told: list[tuple[Leaf, Path, Sequence[bytes]]],
+        told: list[_Told],
         withdrawn: dict[bytes, None],
     ) -> None:
         for path, keys in parts:
@@ -172,42 +174,41 @@ class Review:
             for leaf, poured in pour(self._group.exporter.node(path), keys):
                 units = self._group.units(path, poured)
                 if leaf.accepted:
-                    told.append((leaf, path, units))
+                    told.append((leaf, path, poured))
                     for unit in units:
                         withdrawn.pop(unit, None)
                 else:
                     withdrawn.update(dict.fromkeys(units))
 
-    def _write(self, told: list[tuple[Leaf, Path, Sequence[bytes]]], withdrawn: dict[bytes, None]) -> None:
+    def _write(self, told: list[_Told], withdrawn: dict[bytes, None]) -> None:
         """Withdrawals first; members that were in the group before know all this."""
         group = self._group
         others = dict.fromkeys((member for member in group.members if member not in self.members), b"")
-        encoded = [(group.encode(leaf, path, units), leaf, path, units) for leaf, path, units in told]
-        for messages, _, _, units in encoded:
+        encoded = [(group.encode(leaf, path, keys), leaf, path, keys) for leaf, path, keys in told]
+        for messages, _, path, keys in encoded:
             if messages is None:
-                withdrawn.update(dict.fromkeys(units))
-        gone = list(withdrawn)
-        for chunk in pack(build_unreach(group.key.family, gone, group.key.max_length)):
-            group.append(chunk, gone, others)
-        for messages, leaf, path, units in encoded:
+                withdrawn.update(dict.fromkeys(group.units(path, keys)))
+        gone = (b"", list(withdrawn))
+        for chunk in pack(group.withdrawals(gone)):
+            group.append(chunk, (gone,), others)
+        for messages, leaf, path, keys in encoded:
             if messages is not None:
-                self._announce(messages, leaf, path, units, others)
-        touched = [unit for _, _, units in told for unit in units] + gone
-        if touched:
-            group.appended(lambda: touched)
+                self._announce(messages, leaf, path, group.folded(path, keys), others)
+        if told or withdrawn:
+            group.appended(lambda: (*(group.folded(path, keys) for _, path, keys in told), gone))
 
     def _announce(
-        self, messages: list[bytes], leaf: Leaf, path: Path, units: Sequence[bytes], others: dict[Member, bytes]
+        self, messages: list[bytes], leaf: Leaf, path: Path, units: Units, others: dict[Member, bytes]
     ) -> None:
         group = self._group
         patches = others
         excluded = group.excluded(path, group.exporter.outgoing(leaf, path).next_hop)
         if excluded:
             # It may know the route by another next hop, or have been told another path.
-            instead = b"".join(build_unreach(group.key.family, units, group.key.max_length))
+            instead = b"".join(group.withdrawals(units))
             patches = {**others, **{member: instead for member in excluded if member in self.members}}
         for chunk in pack(messages):
-            group.append(chunk, units, patches)
+            group.append(chunk, (units,), patches)
             patches = dict.fromkeys(patches, b"")
 
 

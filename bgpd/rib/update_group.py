@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bgpd.policy.chain import Leaf, pour
 from bgpd.rib.batch import Batch
-from bgpd.rib.chunks import CHUNK, ChunkLog, pack
+from bgpd.rib.chunks import CHUNK, ChunkLog, Units, pack, unfold
 from bgpd.rib.decision import best, paths
 from bgpd.rib.dump import Dump
 from bgpd.rib.export import Exporter, GroupKey
@@ -230,6 +230,10 @@ class UpdateGroup:
         send_id = path.send_id
         return [send_id + key for key in keys]
 
+    def folded(self, path: Path, keys: Sequence[bytes]) -> Units:
+        """The same, without naming each."""
+        return path.send_id if self.key.add_path else b"", keys
+
     # Changes
 
     def apply(self, changes: dict[Change, list[bytes]], repeated: set[bytes]) -> None:
@@ -266,21 +270,21 @@ class UpdateGroup:
         hops = self._by_address.get(next_hop, ())
         return hops if source is None or source in hops else (source, *hops)
 
-    def append(self, data: bytes, units: Sequence[bytes], patches: dict[Member, bytes]) -> None:
+    def append(self, data: bytes, units: Sequence[Units], patches: dict[Member, bytes]) -> None:
         """Put a chunk into the log."""
         place = self.log.append(data, units)
         for member, replacement in patches.items():
             if member.pending is None:
                 member.patches.append((place, replacement))
 
-    def appended(self, touched: Callable[[], Iterable[bytes]]) -> None:
+    def appended(self, touched: Callable[[], Iterable[Units]]) -> None:
         """All chunks of a flush are in the log; `touched` gives their units."""
         attached = 0
         for member in self.members:
             if member.pending is None:
                 attached += 1
             else:
-                member.pending.update(dict.fromkeys(touched()))
+                member.pending.update(dict.fromkeys(unfold(touched())))
         self._lagging = attached
         if not attached:
             self.log.clear()
@@ -467,22 +471,27 @@ class UpdateGroup:
     def _announce_to(self, member: Member, path: Path, keys: list[bytes], absent: list[bytes]) -> list[bytes]:
         messages: list[bytes] = []
         for leaf, part in pour(self.exporter.node(path), keys):
-            units = self.units(path, part)
             if leaf.accepted:
                 out = self.exporter.outgoing(leaf, path)
                 if member not in self.excluded(path, out.next_hop):
-                    encoded = self.encode(leaf, path, units)
+                    encoded = self.encode(leaf, path, part)
                     if encoded is not None:
                         messages += encoded
                         continue
-            absent.extend(units)
+            absent.extend(self.units(path, part))
         return messages
 
-    def encode(self, leaf: Leaf, path: Path, units: Sequence[bytes]) -> list[bytes] | None:
-        """Messages that announce units, or None where the attributes leave no room for one (RFC 4271 §9.2)."""
-        out = self.exporter.outgoing(leaf, path)
+    def encode(self, leaf: Leaf, path: Path, keys: Sequence[bytes]) -> list[bytes] | None:
+        """Messages that announce keys, or None where the attributes leave no room for one (RFC 4271 §9.2)."""
+        out, key = self.exporter.outgoing(leaf, path), self.key
+        path_id = path.send_id if key.add_path else b""
         try:
-            return build_reach(self.key.family, out.block, out.next_hop, units, self.key.max_length)
+            return build_reach(key.family, out.block, out.next_hop, keys, key.max_length, path_id)
         except AttributesTooLong:
-            self._too_long(path, units)
+            self._too_long(path, keys)
             return None
+
+    def withdrawals(self, units: Units) -> list[bytes]:
+        """Messages that withdraw units."""
+        path_id, keys = units
+        return build_unreach(self.key.family, keys, self.key.max_length, path_id)

@@ -27,30 +27,38 @@ class AttributesTooLong(ValueError):
 
 
 def build_reach(
-    family: Family, block: bytes, next_hop: bytes, nlri: Sequence[bytes], max_length: int = MAX_LENGTH
+    family: Family,
+    block: bytes,
+    next_hop: bytes,
+    nlri: Sequence[bytes],
+    max_length: int = MAX_LENGTH,
+    path_id: bytes = b"",
 ) -> list[bytes]:
     """Whole messages that announce `nlri`, in order. Raises AttributesTooLong.
 
     IPv4 with a four-octet next hop takes the classic form; all else MP_REACH_NLRI, first of the attributes (RFC 7606
-    §5.1). `nlri` holds keys, or path identifier + key where ADD-PATH was agreed for sending.
+    §5.1). `nlri` holds keys; where ADD-PATH was agreed for sending, `path_id` goes before each, or they are path
+    identifier + key and it is empty.
     """
     if family == IPV4_UNICAST and len(next_hop) == 4:
         attributes = insert_next_hop(block, next_hop)
         head = b"\0\0" + _SHORT(len(attributes)) + attributes
-        fields = _fields(nlri, max_length - _OVERHEAD - len(attributes))
+        fields = _fields(nlri, max_length - _OVERHEAD - len(attributes), path_id)
         return [build_message(MessageType.UPDATE, head + field) for field in fields]
     start = _MP_REACH(*family, len(next_hop)) + next_hop + b"\0"
-    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start) - len(block))
+    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start) - len(block), path_id)
     return [_attributes_only(encode_known(Code.MP_REACH_NLRI, start + field) + block) for field in fields]
 
 
-def build_unreach(family: Family, nlri: Sequence[bytes], max_length: int = MAX_LENGTH) -> list[bytes]:
-    """Whole messages that withdraw `nlri`."""
+def build_unreach(
+    family: Family, nlri: Sequence[bytes], max_length: int = MAX_LENGTH, path_id: bytes = b""
+) -> list[bytes]:
+    """Whole messages that withdraw `nlri`; `path_id` as in `build_reach`."""
     if family == IPV4_UNICAST:
-        fields = _fields(nlri, max_length - _OVERHEAD)
+        fields = _fields(nlri, max_length - _OVERHEAD, path_id)
         return [build_message(MessageType.UPDATE, _SHORT(len(field)) + field + b"\0\0") for field in fields]
     start = _MP_UNREACH(*family)
-    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start))
+    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start), path_id)
     return [_attributes_only(encode_known(Code.MP_UNREACH_NLRI, start + field)) for field in fields]
 
 
@@ -86,23 +94,26 @@ def _attributes_only(attributes: bytes) -> bytes:
     return build_message(MessageType.UPDATE, b"\0\0" + _SHORT(len(attributes)) + attributes)
 
 
-def _fields(nlri: Sequence[bytes], room: int) -> list[bytes]:
+def _fields(nlri: Sequence[bytes], room: int, path_id: bytes) -> list[bytes]:
     """NLRI fields of at most `room` octets. One join where all fits, else slices of equally many keys.
 
     As a rule all keys are of one length, which the mean is then; else slices are sized for the longest.
     """
-    field = b"".join(nlri)
+    if not nlri:
+        return []
+    field = path_id + path_id.join(nlri)
     if len(field) <= room:
-        return [field] if field else []
+        return [field]
     mean = -(-len(field) // len(nlri))
-    fields = _slices(nlri, room // mean) if room >= mean else []
+    fields = _slices(nlri, room // mean, path_id) if room >= mean else []
     if fields and max(map(len, fields)) <= room:
         return fields
-    longest = max(map(len, nlri))
+    longest = len(path_id) + max(map(len, nlri))
     if room < longest:
         raise AttributesTooLong(f"{room} octets left for a prefix of {longest}")
-    return _slices(nlri, room // longest)
+    return _slices(nlri, room // longest, path_id)
 
 
-def _slices(nlri: Sequence[bytes], count: int) -> list[bytes]:
-    return [b"".join(nlri[i : i + count]) for i in range(0, len(nlri), count)]
+def _slices(nlri: Sequence[bytes], count: int, path_id: bytes) -> list[bytes]:
+    # Joining by the path id puts it between: one operation in C, where an object a prefix costs ten times as much.
+    return [path_id + path_id.join(nlri[i : i + count]) for i in range(0, len(nlri), count)]

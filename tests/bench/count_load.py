@@ -11,6 +11,7 @@ import gc
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from bgpd.effects import Ready, Send, Spread
 from bgpd.family import IPV4_UNICAST
@@ -182,30 +183,30 @@ def policy() -> Work:
     reflector.flood()
 
 
-def attribute_sets() -> Work:
+def attribute_sets(add_path: bool = False) -> Work:
     """One client announces 400 attribute sets with eight prefixes each."""
-    reflector = Reflector()
-    updates = b"".join(announce(1 + i % 100, i % 32 * 8, 8, False, med=i) for i in range(400))
+    reflector = Reflector(add_path)
+    updates = b"".join(announce(1 + i % 100, i % 32 * 8, 8, add_path, med=i) for i in range(400))
     yield
     reflector.receive(1, updates)
     reflector.rest()
 
 
-def flap() -> Work:
+def flap(add_path: bool = False) -> Work:
     """Five times a tenth of every client's blocks is withdrawn and announced."""
-    reflector = Reflector()
+    reflector = Reflector(add_path)
     reflector.flood()
     yield
     for turn in range(5):
         for change in (withdraw, announce):
             for number in range(1, CLIENTS + 1):
-                reflector.receive(number, change(number, turn * 20, 20, False))
+                reflector.receive(number, change(number, turn * 20, 20, add_path))
             reflector.rest()
 
 
-def join() -> Work:
+def join(add_path: bool = False) -> Work:
     """Ten late joiners."""
-    reflector = Reflector()
+    reflector = Reflector(add_path)
     reflector.flood()
     yield
     for number in range(CLIENTS + 1, CLIENTS + 11):
@@ -248,7 +249,8 @@ def keepalives() -> Work:
 PIECES: dict[str, Callable[[], Work]] = {
     "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy,
     "attribute sets": attribute_sets, "flap": flap, "late joiners": join, "storm": storm, "bounce": bounce,
-    "keepalives": keepalives,
+    "keepalives": keepalives, "ADD-PATH sets": partial(attribute_sets, True), "ADD-PATH flap": partial(flap, True),
+    "ADD-PATH joiners": partial(join, True),
 }  # fmt: skip
 
 

@@ -152,6 +152,18 @@ def test_reach_keeps_to_the_length(data: st.DataObject, family: Family, add_path
 
 
 @relaxed
+@given(st.data(), wire.families, st.integers(100, 4096), st.binary(min_size=4, max_size=4))
+def test_a_path_id_before_each_key_is_the_same_as_in_each_key(
+    data: st.DataObject, family: Family, limit: int, path_id: bytes
+) -> None:
+    keys = data.draw(st.lists(wire.keys(family), max_size=60))
+    units = [path_id + key for key in keys]
+    hop = data.draw(wire.next_hops(family))
+    assert build_unreach(family, keys, limit, path_id) == build_unreach(family, units, limit)
+    assert build_reach(family, b"", hop, keys, limit, path_id) == build_reach(family, b"", hop, units, limit)
+
+
+@relaxed
 @given(st.data(), wire.families, st.booleans())
 def test_unreach(data: st.DataObject, family: Family, add_path: bool) -> None:
     strategy = wire.add_path_keys(family) if add_path else wire.keys(family)

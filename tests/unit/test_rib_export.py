@@ -28,12 +28,9 @@ def attribute(code: int, value: bytes) -> bytes:
     return wire.encode_known(code, value)
 
 
-def exporter(chain: tuple[Term, ...], target: SourceKind = SourceKind.IBGP_CLIENT) -> Exporter:
-    return Exporter(
-        GroupKey(
-            IPV4_UNICAST, target, 64512, chain, NextHopMode.KEEP, b"\x0a\0\0\x09", CLUSTER, True, False, 4096, False
-        )
-    )
+def exporter(chain: tuple[Term, ...], target: SourceKind = SourceKind.IBGP_CLIENT, add_path: bool = False) -> Exporter:
+    keep, own = NextHopMode.KEEP, b"\x0a\0\0\x09"
+    return Exporter(GroupKey(IPV4_UNICAST, target, 64512, chain, keep, own, CLUSTER, True, add_path, 4096, False))
 
 
 def path_of(block: bytes, kind: SourceKind) -> Path:
@@ -89,13 +86,14 @@ def test_the_short_way_gives_what_the_long_one_does(block: bytes, kind: SourceKi
     assert told(ACCEPT_ALL, block, kind, target) == told(LONG_WAY, block, kind, target)
 
 
-@given(blocks, kinds, st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP]), st.integers(1, 800))
+@given(blocks, kinds, st.sampled_from([SourceKind.IBGP_CLIENT, SourceKind.IBGP]), st.integers(1, 800), st.booleans())
 def test_a_message_made_in_one_go_is_the_same_message(
-    block: bytes, kind: SourceKind, target: SourceKind, count: int
+    block: bytes, kind: SourceKind, target: SourceKind, count: int, add_path: bool
 ) -> None:
-    units = [b"\x20" + number.to_bytes(4, "big") for number in range(count)]
-    path, made = path_of(block, kind), exporter(ACCEPT_ALL, target)
-    message = made.message(path, units, units)
+    keys = [b"\x20" + number.to_bytes(4, "big") for number in range(count)]
+    path, made = path_of(block, kind), exporter(ACCEPT_ALL, target, add_path)
+    units = [path.send_id + key for key in keys] if add_path else keys
+    message = made.message(path, keys)
     leaf = made.node(path)
     assert isinstance(leaf, Leaf)
     if message is not None:
@@ -104,7 +102,7 @@ def test_a_message_made_in_one_go_is_the_same_message(
         assert build_reach(IPV4_UNICAST, out.block, out.next_hop, units) == [message]
     reflected = kind is SourceKind.IBGP_CLIENT or (kind, target) == (SourceKind.IBGP, SourceKind.IBGP_CLIENT)
     usual = reflected and REFLECTABLE(block) is not None and b"\xff\xff\xff" not in block
-    assert (message is not None) == (usual and leaf.accepted and len(block) + 44 + 5 * count <= 4096)
+    assert (message is not None) == (usual and leaf.accepted and len(block) + 44 + len(units[0]) * count <= 4096)
 
 
 @pytest.mark.parametrize("end", [b"", attribute(16, bytes(8)), attribute(32, bytes(12))], ids=["none", "16", "32"])

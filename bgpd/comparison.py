@@ -103,7 +103,7 @@ def _supposed(settings: SpeakerSettings, peer: PeerSettings, entry: FamilySettin
         family,
         kind,
         local_asn(settings, peer),
-        entry.export_chain,
+        settings.export_terms(entry),
         peer.next_hop_mode,
         own,
         cluster_id(settings, peer) if kind is SourceKind.IBGP_CLIENT else own_cluster_id(settings),

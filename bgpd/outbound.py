@@ -22,7 +22,7 @@ def group_key(settings: SpeakerSettings, peer: Peer, family: Family, instead: Pe
         family,
         kind,
         local_asn(settings, of),
-        wanted.export_chain,
+        settings.export_terms(wanted),
         of.next_hop_mode,
         own_address(peer, family, of),
         cluster,

@@ -141,7 +141,8 @@ class Peer:
         self.source.kind = kind_of(speaker, settings)
         rules = import_rules(speaker, settings)
         self.limits.use(settings)
-        self.importer.configure(rules, {f.family: self._shared.import_chain(f.import_chain) for f in settings.families})
+        chains = {f.family: self._shared.import_chain(speaker.import_terms(f)) for f in settings.families}
+        self.importer.configure(rules, chains)
 
 
 def peer_cost(old: PeerSettings, new: PeerSettings) -> Cost:

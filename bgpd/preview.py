@@ -267,8 +267,9 @@ def _wanted(speaker: Speaker, settings: SpeakerSettings) -> list[tuple[Peer | No
 
 
 def _imports_change(old: SpeakerSettings, new: SpeakerSettings, peer: Peer, then: PeerSettings) -> bool:
-    before = {entry.family: entry.import_chain for entry in peer.settings.families}
-    if any(before.get(entry.family, entry.import_chain) != entry.import_chain for entry in then.families):
+    before = {entry.family: old.import_terms(entry) for entry in peer.settings.families}
+    after = {entry.family: new.import_terms(entry) for entry in then.families}
+    if any(before.get(family, chain) != chain for family, chain in after.items()):
         return True
     names = ("asn", "allow_local_as", "enforce_first_as", "cluster_id", "local_asn", "reflector_client")
     if any(getattr(peer.settings, name) != getattr(then, name) for name in names):
@@ -278,7 +279,8 @@ def _imports_change(old: SpeakerSettings, new: SpeakerSettings, peer: Peer, then
 
 def _importer(speaker: Speaker, settings: SpeakerSettings, peer: Peer, then: PeerSettings) -> Importer:
     importer = Importer(peer.source, speaker.shared)
-    chains = {entry.family: Chain(entry.import_chain, "no import term accepts it") for entry in then.families}
+    text = "no import term accepts it"
+    chains = {entry.family: Chain(settings.import_terms(entry), text) for entry in then.families}
     for entry in peer.settings.families:
         if entry.family not in chains:
             chains[entry.family] = Chain(())

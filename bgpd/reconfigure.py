@@ -5,17 +5,16 @@ A part of the Speaker in a file of its own; nothing else calls it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from attrs import evolve
 
 from bgpd.effects import ListenersChanged, Program, Rekey
 from bgpd.errors import Cease
-from bgpd.family import Family, parse_address
+from bgpd.family import parse_address
 from bgpd.peer import Peer, peer_cost
 from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.update_group import UpdateGroup
-from bgpd.settings import Cost, FamilySettings, PeerSettings, SpeakerSettings
+from bgpd.settings import ChainRef, Cost, PeerSettings, SpeakerSettings, Terms, parted
 
 if TYPE_CHECKING:
     from bgpd.speaker import Speaker
@@ -35,9 +34,10 @@ def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None
             _reset(speaker, peer, peer.settings, now)
     speaker.local.forwarding_kept = settings.forwarding_kept
     speaker.dynamic.use(settings)
-    _dynamic_peers(speaker, settings, now)
-    if old.peers is not settings.peers:
-        _configured_peers(speaker, settings, now)
+    change = _Change(speaker, old, settings, now)
+    change.dynamic_peers()
+    change.configured_peers()
+    change.chains()
     if old.static_routes is not settings.static_routes:
         speaker._touched(speaker.local_routes.set_static(settings.static_routes))
     if old.fib != settings.fib:
@@ -46,81 +46,96 @@ def reconfigure(speaker: Speaker, settings: SpeakerSettings, now: float) -> None
     speaker._effects.append(ListenersChanged())
 
 
-def _dynamic_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
-    """Out of every range now, or a configured peer's address from now on: gone; else by its template's new form."""
-    configured = {peer.address for peer in settings.peers} if speaker.dynamic.peers else ()
-    for peer in list(speaker.dynamic.peers.values()):
-        new = speaker.dynamic.settings_for(peer.settings.address)
-        if new is None or new.address in configured:
-            speaker._remove_peer(peer, now)
-        elif new != peer.settings:
-            _change_peer(speaker, peer, new, now)
+class _Change:
+    """The way from one SpeakerSettings to another, for the peers."""
 
-
-def _configured_peers(speaker: Speaker, settings: SpeakerSettings, now: float) -> None:
-    wanted = {peer.name: peer for peer in settings.peers}
-    if speaker.peers.keys() - wanted.keys():
-        for peer in list(speaker.peers.values()):
-            if peer.settings.name not in wanted and not peer.dynamic:
-                speaker._remove_peer(peer, now)
-    chains = _Chains(speaker)
-    for name, new in wanted.items():
-        known = speaker.peers.get(name)
-        if known is None:
-            peer = speaker._add_peer(new)
-            if speaker.started:
-                speaker._start_peer(peer, now)
-        elif known.settings is new or chains.change(known, new):
-            continue
-        elif known.settings != new:
-            _change_peer(speaker, known, new, now)
-
-
-class _Chains:
-    """Peers that change nothing but their chains: with a block or a Service it is all of them at once, so what can be
-    found out once for all is."""
-
-    def __init__(self, speaker: Speaker) -> None:
+    def __init__(self, speaker: Speaker, old: SpeakerSettings, new: SpeakerSettings, now: float) -> None:
         self._speaker = speaker
-        self._old: object = None
-        self._new: object = None
-        self._imports: frozenset[Family] | None = None
-        """Of the last pair of old and new families: peers of one policy stand together."""
-        self._moves: dict[object, UpdateGroup] = {}
+        self._old = old
+        self._new = new
+        self._now = now
+        self._done: set[Peer] = set()
+        """Peers that follow the new chains already."""
 
-    def change(self, peer: Peer, new: PeerSettings) -> bool:
-        """Do it; False: something else changes as well."""
-        old = peer.settings
-        if old.apart is not new.apart:
-            return False
-        if old.families is not self._old or new.families is not self._new:
-            self._old, self._new = old.families, new.families
-            self._imports = _imports_changed(old.families, new.families)
-        imports = self._imports
-        if imports is None:
-            return False
-        if imports:
-            peer.configure(new, self._speaker.settings)
-        # Nothing that `update_settings` would follow is another.
-        peer.settings = peer.session.peer = new
-        for family in imports:
-            self._speaker._work(peer, peer.importer.reimport(family))
+    def dynamic_peers(self) -> None:
+        """Out of every range now, or a configured peer's address from now on: gone; else by its template's new form."""
+        speaker = self._speaker
+        configured = {peer.address for peer in self._new.peers} if speaker.dynamic.peers else ()
+        for peer in list(speaker.dynamic.peers.values()):
+            new = speaker.dynamic.settings_for(peer.settings.address)
+            if new is None or new.address in configured:
+                speaker._remove_peer(peer, self._now)
+            elif new != peer.settings:
+                self._change_peer(peer, new)
+
+    def configured_peers(self) -> None:
+        """Peers that go, come or change, but for the chains that they name."""
+        speaker, now = self._speaker, self._now
+        gone, come = parted(self._old.peers, self._new.peers)
+        staying = {peer.name for peer in come}
+        for settings in gone:
+            if settings.name not in staying and (peer := speaker.peers.get(settings.name)) is not None:
+                speaker._remove_peer(peer, now)
+        for new in come:
+            known = speaker.peers.get(new.name)
+            if known is None:
+                peer = speaker._add_peer(new)
+                self._done.add(peer)
+                if speaker.started:
+                    speaker._start_peer(peer, now)
+            elif known.settings != new:
+                self._change_peer(known, new)
+
+    def chains(self) -> None:
+        """Chains that many peers name, when all that differs is in them: with a block it is those of all at once."""
+        speaker, old, new = self._speaker, self._old, self._new
+        imports = _others(old.import_chains, new.import_chains)
+        for peer in list(speaker.peers.values()) if imports else ():
+            families = [entry.family for entry in peer.settings.families if _named(entry.import_chain, imports)]
+            if families and peer not in self._done:
+                peer.configure(peer.settings, new)
+                for family in families:
+                    speaker._work(peer, peer.importer.reimport(family))
+        exports = _others(old.export_chains, new.export_chains)
+        if not exports:
+            return
+        moves: dict[object, UpdateGroup] = {}
+        established = dict.fromkeys(member.owner for group in speaker.places.groups.values() for member in group.members)
+        for owner in established:
+            assert isinstance(owner, Peer)
+            if owner in self._done:
+                continue
+            if any(_named(entry.export_chain, exports) for entry in owner.settings.families):
+                speaker.places.move(owner, new, moves)
+
+    def _change_peer(self, peer: Peer, new: PeerSettings) -> None:
+        speaker, old, now = self._speaker, peer.settings, self._now
+        self._done.add(peer)
+        if old.address != new.address or peer_cost(old, new) >= Cost.RESET:
+            _reset(speaker, peer, new, now)
+            return
+        peer.configure(new, self._new)
+        peer.session.update_settings(new)
+        if old.password != new.password and new.password:
+            _rekey(speaker, peer, new.password)
+        imports = {entry.family: self._old.import_terms(entry) for entry in old.families}
+        rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
+        for entry in new.families:
+            if rules_changed or imports.get(entry.family) != self._new.import_terms(entry):
+                speaker._work(peer, peer.importer.reimport(entry.family))
         if peer.members:
-            self._speaker.places.move(peer, self._speaker.settings, self._moves)
-        return True
+            speaker.places.move(peer, self._new)
+        speaker._check_limits(peer, now)
+        speaker._drain(peer, now)
 
 
-def _imports_changed(old: tuple[FamilySettings, ...], new: tuple[FamilySettings, ...]) -> frozenset[Family] | None:
-    """The families with another import chain; None: more than chains differs."""
-    if len(old) != len(new):
-        return None
-    changed: set[Family] = set()
-    for one, two in zip(old, new, strict=True):
-        if evolve(one, import_chain=(), export_chain=()) != evolve(two, import_chain=(), export_chain=()):
-            return None
-        if one.import_chain != two.import_chain:
-            changed.add(one.family)
-    return frozenset(changed)
+def _named(chain: ChainRef, names: set[str]) -> bool:
+    return isinstance(chain, str) and chain in names
+
+
+def _others(old: Mapping[str, Terms], new: Mapping[str, Terms]) -> set[str]:
+    """The names whose terms are others."""
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def _reprogram(speaker: Speaker) -> None:
@@ -129,26 +144,6 @@ def _reprogram(speaker: Speaker) -> None:
             speaker._effects.append(Program(family, speaker.forwarding.wanted(rib, rib.table)))
         else:
             speaker._effects.append(Program(family, dict.fromkeys(rib.table)))
-
-
-def _change_peer(speaker: Speaker, peer: Peer, new: PeerSettings, now: float) -> None:
-    old = peer.settings
-    if old.address != new.address or peer_cost(old, new) >= Cost.RESET:
-        _reset(speaker, peer, new, now)
-        return
-    peer.configure(new, speaker.settings)
-    peer.session.update_settings(new)
-    if old.password != new.password and new.password:
-        _rekey(speaker, peer, new.password)
-    imports = {f.family: f.import_chain for f in old.families}
-    rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
-    for family in new.families:
-        if rules_changed or imports.get(family.family) != family.import_chain:
-            speaker._work(peer, peer.importer.reimport(family.family))
-    if peer.members:
-        speaker.places.move(peer, speaker.settings)
-    speaker._check_limits(peer, now)
-    speaker._drain(peer, now)
 
 
 def _rekey(speaker: Speaker, peer: Peer, password: str) -> None:

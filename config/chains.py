@@ -18,7 +18,7 @@ from config import resources as r
 from config.cluster import Block, Cluster
 from config.values import Community, Prefix
 
-__all__ = ["MAXIMUM", "Chains", "Policy", "kernel_chain", "programs"]
+__all__ = ["MAXIMUM", "Chains", "Policy", "families", "kernel_chain", "programs"]
 
 MAXIMUM = 2147483647
 """Priority and LOCAL_PREF are two forms of one number: LOCAL_PREF = MAXIMUM - priority."""
@@ -48,23 +48,25 @@ class Policy:
     filters: tuple[str, ...] = ()
     """Names of BGPFilters, in order."""
 
+    @property
+    def name(self) -> str:
+        """That of its chains; no two policies have the same."""
+        return f"{'iBGP' if self.internal else 'eBGP'} {self.family} {list(self.filters)}"
+
 
 class Chains:
-    """Makes the chains of one node. Sessions of the same policy share one object, from one compile to the next."""
+    """Makes the chains of one node, by policy, as the same objects from one compile to the next."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._memory = cluster.memory
         self._filters = cluster.snapshot.of(r.BGPFilter)
 
-    def families(self, policy: Policy) -> tuple[FamilySettings, ...]:
-        """The one family of a session, with both chains."""
-        made = self.import_(policy), self.export(policy)
-        return self._memory.made(
-            ("families", policy),
-            made,
-            lambda: (FamilySettings(policy.family, import_chain=made[0], export_chain=made[1]),),
-        )
+    def named(self, policies: Iterable[Policy]) -> tuple[dict[str, Terms], dict[str, Terms]]:
+        """The import and the export chains of these policies, by name."""
+        imports = {policy.name: self.import_(policy) for policy in policies}
+        exports = {policy.name: self.export(policy) for policy in policies}
+        return self._memory.shared("import chains", imports), self._memory.shared("export chains", exports)
 
     def export(self, policy: Policy) -> Terms:
         """The export chain of a session."""
@@ -111,6 +113,15 @@ class Chains:
         return self._memory.made(
             ("filters", policy, export), resources, lambda: tuple(_filter_terms(policy, resources, export))
         )
+
+
+def families(cluster: Cluster, policy: Policy) -> tuple[FamilySettings, ...]:
+    """The one family of a session, with both chains by name: a new block changes what they are, and no session."""
+
+    def make() -> tuple[FamilySettings, ...]:
+        return (FamilySettings(policy.family, import_chain=policy.name, export_chain=policy.name),)
+
+    return cluster.memory.made(("families", policy), (), make)
 
 
 def _filter_terms(policy: Policy, resources: Sequence[r.BGPFilter | None], export: bool) -> Iterator[Term]:

@@ -13,10 +13,11 @@ from attrs import frozen
 from bgpd.family import FAMILIES
 from bgpd.settings import FibSettings, LearnSettings, SpeakerSettings
 from config import resources as r
+from config.candidates import filter_problems
 from config.chains import MAXIMUM, Chains, kernel_chain
 from config.cluster import DEFAULT_PORT, Cluster, router_id, view
 from config.memory import Memory
-from config.peers import peer_settings, sessions
+from config.peers import sessions
 from config.problems import Problem
 from config.snapshot import Snapshot
 from config.statics import static_routes
@@ -69,12 +70,17 @@ def _settings(cluster: Cluster, problems: list[Problem]) -> SpeakerSettings:
     _notices(cluster, problems)
     own = cluster.own
     wanted = sessions(cluster)
+    problems += wanted.problems
+    problems += filter_problems(cluster)
+    imports, exports = Chains(cluster).named(wanted.policies)
     return SpeakerSettings(
         asn=own.asn,
         router_id=router_id(cluster, problems),
         listen=_listen(cluster),
         cluster_id=own.node.cluster_id or None,
-        peers=peer_settings(cluster, wanted, Chains(cluster), problems),
+        peers=wanted.peers,
+        import_chains=imports,
+        export_chains=exports,
         static_routes=static_routes(cluster, wanted.explicit),
         learn=LearnSettings(ignored_interfaces=(*cluster.config.ignored_interfaces, *BUILT_IN_IGNORED)),
         fib=FibSettings(

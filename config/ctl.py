@@ -151,7 +151,7 @@ def _show(compiled: Compiled, node: str, output: str) -> None:
     if output == "json":
         shown = {
             "node": node,
-            "settings": plain(compiled.settings),
+            "settings": plain(compiled.settings.inlined()) if compiled.settings is not None else None,
             "problems": [asdict(problem) for problem in compiled.problems],
         }
         click.echo(json.dumps(shown, indent=2))
@@ -217,8 +217,9 @@ def _chains(settings: SpeakerSettings) -> Iterable[tuple[str, Sequence[Term]]]:
     users: dict[tuple[str, str, tuple[Term, ...]], list[str]] = {}
     for peer in settings.peers:
         for entry in peer.families:
-            users.setdefault(("export", str(entry.family), entry.export_chain), []).append(peer.name)
-            users.setdefault(("import", str(entry.family), entry.import_chain), []).append(peer.name)
+            family, exports, imports = str(entry.family), settings.export_terms(entry), settings.import_terms(entry)
+            users.setdefault(("export", family, exports), []).append(peer.name)
+            users.setdefault(("import", family, imports), []).append(peer.name)
     for (direction, family, chain), names in users.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         yield f"{direction} {family}, {'to' if direction == 'export' else 'from'} {shown}", chain

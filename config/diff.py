@@ -72,6 +72,7 @@ def diff(old: SpeakerSettings | None, new: SpeakerSettings) -> tuple[Change, ...
         old = SpeakerSettings(asn=new.asn, router_id=new.router_id)
     if old == new:
         return ()
+    old, new = old.inlined(), new.inlined()
     return (*_speaker(old, new), *_statics(old, new), *_peers(old, new))
 
 
@@ -194,10 +195,11 @@ def _families(scope: str, before: PeerSettings, after: PeerSettings) -> Iterator
 
 
 def apply(old: SpeakerSettings, changes: Iterable[Change]) -> SpeakerSettings:
-    """The settings that `diff(old, new)` came from: `new`, but for the order of peers and static routes.
+    """The settings that `diff(old, new)` came from: `new`, but for the order of peers and static routes, and inlined.
 
     Nothing that runs needs it: it holds `diff` to its word, that what it does not name is the same.
     """
+    old = old.inlined()
     peers = {peer.name: peer for peer in old.peers}
     statics = {(route.family, route.key): route for route in old.static_routes}
     whole: dict[str, object] = {}

@@ -1,8 +1,7 @@
 """The settings of a node's sessions (calico-bgp.md 6.2, 6.6, 6.9).
 
-Sessions come in groups that share their policy chains. Within a group everything but the chains is worked out first
-and kept from one compile to the next, so that a changed chain costs a copy a session, and a changed node its own
-sessions alone.
+Sessions name their policy chains (`config.chains`), so that a changed chain costs no session anything; and of
+thousands of sessions, a changed node costs its own alone.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from operator import attrgetter
 from attrs import evolve, frozen
 
 from bgpd.family import FAMILIES, Family
-from bgpd.settings import FamilySettings, NextHopMode, PeerSettings
+from bgpd.settings import NextHopMode, PeerSettings
 from config import resources as r
-from config.candidates import Candidate, explicit_candidates, filter_problems, session_name
-from config.chains import Chains, Policy
+from config.candidates import Candidate, explicit_candidates, session_name
+from config.chains import Policy, families
 from config.cluster import DEFAULT_PORT, Cluster, Host
 from config.memory import Memory
 from config.passwords import Password, Passwords
 from config.problems import Problem
 
-__all__ = ["Sessions", "peer_settings", "sessions"]
+__all__ = ["Sessions", "sessions"]
 
 _NEXT_HOP = {
     None: NextHopMode.AUTO,
@@ -34,11 +33,13 @@ _NEXT_HOP = {
 
 @frozen(eq=False)
 class Sessions:
-    """Which sessions there are, with everything but their chains. The same object while none of it changes."""
+    """Which sessions there are. The same object while none of them changes."""
 
     explicit: tuple[Candidate, ...]
-    groups: tuple[tuple[Policy, tuple[PeerSettings, ...]], ...]
-    """By policy: those of BGPPeers by name, then the mesh by node."""
+    peers: tuple[PeerSettings, ...]
+    """Those of BGPPeers by name, then the mesh by family and node."""
+    policies: tuple[Policy, ...]
+    """Whose chains they name."""
     problems: tuple[Problem, ...]
 
 
@@ -60,45 +61,14 @@ def _sessions(cluster: Cluster) -> Sessions:
     problems: list[Problem] = []
     passwords = Passwords(cluster, problems)
     explicit = tuple(explicit_candidates(cluster, problems))
-    built = [(_policy(cluster, candidate), _session(cluster, candidate, passwords)) for candidate in explicit]
-    settled = _settled([peer for _, peer in built], problems)
-    groups: dict[Policy, list[PeerSettings]] = {}
-    for (policy, _), peer in zip(built, settled, strict=True):
-        groups.setdefault(policy, []).append(peer)
-    made = [(policy, tuple(sorted(groups[policy], key=attrgetter("name")))) for policy in sorted(groups)]
+    policies = {_policy(cluster, candidate) for candidate in explicit}
+    settled = _settled([_session(cluster, candidate, passwords) for candidate in explicit], problems)
     running = {(peer.address, peer.port): peer for peer in settled if not peer.disabled}
-    made += _mesh(cluster, running, {peer.address: peer for peer in running.values()}, passwords)
-    memory = cluster.memory
-    kept = tuple((policy, memory.shared(("group", i, policy), peers)) for i, (policy, peers) in enumerate(made))
-    return Sessions(explicit, kept, tuple(problems))
-
-
-def peer_settings(
-    cluster: Cluster, wanted: Sessions, chains: Chains, problems: list[Problem]
-) -> tuple[PeerSettings, ...]:
-    """The sessions' settings: those of BGPPeers by name within their policy, then the mesh by node."""
-    problems += wanted.problems
-    problems += filter_problems(cluster)
-    memory = cluster.memory
-    found: list[PeerSettings] = []
-    for index, (policy, peers) in enumerate(wanted.groups):
-        found += _with_families(memory, ("peers", index, policy), peers, chains.families(policy))
-    return memory.shared("peers", tuple(found))
-
-
-def _with_families(
-    memory: Memory, key: object, peers: tuple[PeerSettings, ...], families: tuple[FamilySettings, ...]
-) -> list[PeerSettings]:
-    """Copies with these chains; where only some of the sessions are new, the others' copies of before."""
-    before = memory.last(key)
-
-    def make() -> list[PeerSettings]:
-        known: dict[int, PeerSettings] = {}
-        if before is not None and before[0][1] is families:
-            known = dict(zip(map(id, before[0][0]), before[1], strict=True))
-        return [known.get(id(peer)) or peer.with_families(families) for peer in peers]
-
-    return memory.made(key, (peers, families), make)
+    peers = sorted(settled, key=attrgetter("name"))
+    for policy, found in _mesh(cluster, running, {peer.address: peer for peer in running.values()}, passwords):
+        policies.add(policy)
+        peers += found
+    return Sessions(explicit, cluster.memory.shared("peers", tuple(peers)), tuple(sorted(policies)), tuple(problems))
 
 
 # --- mesh (6.2)
@@ -154,7 +124,7 @@ def _mesh_session(cluster: Cluster, host: Host, family: Family, mine: str, passw
         source_address=mine,
         password=password.key,
         disabled=password.missing,
-        families=(),
+        families=families(cluster, Policy(family, host.asn == cluster.own.asn)),
         restart_time=120 if restart is None else restart,
         label="node-to-node mesh",
     )
@@ -193,11 +163,11 @@ def _policy(cluster: Cluster, candidate: Candidate) -> Policy:
 
 def _session(cluster: Cluster, candidate: Candidate, passwords: Passwords) -> PeerSettings:
     if candidate.local_workload:
-        return _workload(candidate)
+        return _workload(cluster, candidate)
     return _explicit(cluster, candidate, passwords.of(f"BGPPeer/{candidate.origin.name}", candidate.origin.password))
 
 
-def _workload(candidate: Candidate) -> PeerSettings:
+def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
     """A pod of this node: few of the BGPPeer's fields count (6.7), and the pod dials whatever address it knows."""
     return PeerSettings(
         name=candidate.name,
@@ -205,7 +175,7 @@ def _workload(candidate: Candidate) -> PeerSettings:
         asn=candidate.asn,
         local_asn=_local_asn(candidate),
         passive=True,
-        families=(),
+        families=families(cluster, _policy(cluster, candidate)),
         label=f"BGPPeer {candidate.origin.name}",
     )
 
@@ -230,7 +200,7 @@ def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> Pee
         password=password.key,
         disabled=password.missing,
         ttl_security_hops=peer.ttl_security or None,
-        families=(),
+        families=families(cluster, _policy(cluster, candidate)),
         keepalive_time=peer.keepalive_time,
         restart_time=120 if peer.restart_time is None else peer.restart_time,
         reflector_client=client,

@@ -31,6 +31,7 @@ from bgpd.peer import Peer as SpeakerPeer
 from bgpd.peer import local_asn
 from bgpd.session.fsm import State
 from bgpd.session.negotiate import Negotiated as SessionNegotiated
+from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
 from bgpd.wire.framing import MessageType
 
@@ -111,7 +112,7 @@ class Views:
             "next_hop_mode": settings.next_hop_mode.name.lower(),
             "negotiated": negotiated(session.negotiated),
             "idle_for": left if left is not None and 0 < left < float("inf") else None,
-            "chains": _chains(peer),
+            "chains": _chains(speaker.settings, peer),
             "findings": dict(peer.findings),
         }
 
@@ -221,12 +222,12 @@ def _names(families: frozenset[Family]) -> list[str]:
     return [str(family) for family in sorted(families)]
 
 
-def _chains(peer: SpeakerPeer) -> list[Chain]:
+def _chains(settings: SpeakerSettings, peer: SpeakerPeer) -> list[Chain]:
     return [
         {
             "family": str(entry.family),
-            "imports": [term.label for term in entry.import_chain],
-            "exports": [term.label for term in entry.export_chain],
+            "imports": [term.label for term in settings.import_terms(entry)],
+            "exports": [term.label for term in settings.export_terms(entry)],
         }
         for entry in peer.settings.families
     ]

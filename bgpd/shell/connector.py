@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from bgpd.settings import PeerSettings
 from bgpd.shell import sockopt
@@ -64,14 +64,10 @@ class Connector:
         if (task := self._dials.pop(name, None)) is not None:
             task.cancel()
 
-    def retain(self, names: Collection[str]) -> None:
-        """Stop the dials of peers that are configured no more."""
-        for name in [name for name in self._dials if name not in names]:
-            self.cancel(name)
-
     def close(self) -> None:
         """Stop all."""
-        self.retain(())
+        for name in list(self._dials):
+            self.cancel(name)
 
     def _forget(self, name: str, task: asyncio.Task[None]) -> None:
         if self._dials.get(name) is task:

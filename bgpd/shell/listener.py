@@ -6,12 +6,13 @@ import asyncio
 import errno
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from operator import attrgetter
 from time import monotonic
 
-from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.settings import PeerSettings, SpeakerSettings, parted
 from bgpd.shell import sockopt
 from bgpd.shell.connector import user_timeout
 from bgpd.shell.logs import RateLimit
@@ -41,24 +42,60 @@ class ListenError(Exception):
 class PeerIndex:
     """Peers by the address that a connection comes from: configured ones first, then the longest dynamic CIDR."""
 
-    def __init__(self, settings: SpeakerSettings, before: PeerIndex | None = None) -> None:
-        """`before`: the former one, whose work on addresses is taken over."""
-        known: dict[str, str] = before._names if before is not None else {}
-        self._names: dict[str, str] = {
-            peer.address: known.get(peer.address) or sockopt.canonical(peer.address) for peer in settings.peers
-        }
-        """The canonical form of each peer's address: thousands of them are not read again when one node changes."""
+    def __init__(self, settings: SpeakerSettings) -> None:
+        self._at: dict[str, tuple[PeerSettings, ...]] = {}
+        """By canonical address, in order of names."""
         self._peers: dict[str, PeerSettings] = {}
+        # Those at one address agree in key and TTL rule, or all but one are held down.
         self.held: dict[str, PeerSettings] = {}
         """Peers that are held down, where no other has their address."""
-        # Those at one address agree in key and TTL rule, or all but one are held down.
-        for peer in settings.peers:
-            (self.held if peer.disabled else self._peers).setdefault(self._names[peer.address], peer)
-        for address in self._peers:
-            self.held.pop(address, None)
+        self._keys: dict[str, str] = {}
+        self._hops: Counter[tuple[int, int | None]] = Counter()
+        """How many peers and ranges there are of each IP version and TTL rule."""
         networks: list[tuple[IPv4Network | IPv6Network, PeerSettings]]
         networks = [(ip_network(cidr, strict=False), template) for cidr, template in settings.dynamic]
         self._dynamic = sorted(networks, key=lambda entry: -entry[0].prefixlen)
+        for network, template in reversed(self._dynamic):
+            self._note(str(network), None, template)
+        self.replace((), settings.peers)
+
+    def replace(self, gone: Iterable[PeerSettings], come: Iterable[PeerSettings]) -> None:
+        """Follow changed peers; the work is theirs alone."""
+        at, concerned = self._at, set[str]()
+        for peer in gone:
+            name = sockopt.canonical(peer.address)
+            concerned.add(name)
+            at[name] = tuple(other for other in at.get(name, ()) if other is not peer)
+        for peer in come:
+            name = sockopt.canonical(peer.address)
+            concerned.add(name)
+            there = at.get(name)
+            at[name] = (peer,) if not there else tuple(sorted((*there, peer), key=attrgetter("name")))
+        for name in concerned:
+            self._choose(name)
+
+    def _choose(self, name: str) -> None:
+        """Which of the peers at an address says how it is treated."""
+        there = self._at[name]
+        if not there:
+            del self._at[name]
+        running = next((peer for peer in there if not peer.disabled), None)
+        self._note(name, self._peers.pop(name, None), running)
+        self.held.pop(name, None)
+        if running is not None:
+            self._peers[name] = running
+        elif there:
+            self.held[name] = there[0]
+
+    def _note(self, name: str, old: PeerSettings | None, new: PeerSettings | None) -> None:
+        version = 6 if ":" in name else 4
+        if old is not None:
+            self._hops[version, old.ttl_security_hops] -= 1
+            self._keys.pop(name, None)
+        if new is not None:
+            self._hops[version, new.ttl_security_hops] += 1
+            if new.password:
+                self._keys[name] = new.password
 
     def find(self, remote: str) -> PeerSettings | None:
         """The peer, or the template of its dynamic range; a link-local address also without its zone."""
@@ -71,19 +108,12 @@ class PeerIndex:
 
     def keys(self, version: int) -> dict[str, str]:
         """TCP-MD5 keys by address or CIDR."""
-        keys = {str(network): template.password for network, template in self._dynamic}
-        keys |= {address: peer.password for address, peer in self._peers.items()}
         wanted = version == 6
-        return {name: key for name, key in keys.items() if key and (":" in name) is wanted}
+        return {name: key for name, key in self._keys.items() if (":" in name) is wanted}
 
     def min_ttl(self, version: int) -> tuple[int, bool]:
         """The TTL below which no peer may be, 0 if some may have any; and whether some use GTSM at all."""
-        wanted = version == 6
-        named: Iterable[tuple[str, PeerSettings]] = (
-            *self._peers.items(),
-            *((str(network), template) for network, template in self._dynamic),
-        )
-        hops = [peer.ttl_security_hops for name, peer in named if (":" in name) is wanted]
+        hops = [hop for (of, hop), number in self._hops.items() if of == version and number]
         limits = [256 - hop for hop in hops if hop is not None]
         return (min(limits) if limits and len(limits) == len(hops) else 0), bool(limits)
 
@@ -121,9 +151,8 @@ class _Socket:
         wanted = index.keys(self.version)
         for name in [name for name in self.keys if name not in wanted]:
             self._key(name, None)
-        for name, key in wanted.items():
-            if self.keys.get(name) != key:
-                self._key(name, key)
+        for name, key in wanted.items() - self.keys.items():
+            self._key(name, key)
         least, secured = index.min_ttl(self.version)
         try:
             sockopt.set_min_ttl(self.sock, least)
@@ -157,7 +186,6 @@ class Listener:
         self.settings = SpeakerSettings(asn=0, router_id="0.0.0.0", listen=())
         """Those in force here."""
         self._index = PeerIndex(self.settings)
-        self._seen = _seen(self.settings)
         self._running = False
         self._complained: set[tuple[str, int]] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -212,11 +240,15 @@ class Listener:
 
     def apply(self, settings: SpeakerSettings) -> None:
         """Follow changed settings: listeners come and go, keys change; no existing connection notices."""
-        seen = _seen(settings)
-        if seen == self._seen:
+        old = self.settings
+        if _beside_peers(old) == _beside_peers(settings):
             self.settings = settings
-            return
-        self._use(settings)
+            gone, come = parted(old.peers, settings.peers)
+            if not gone and not come:
+                return
+            self._index.replace(gone, come)
+        else:
+            self._use(settings)
         for where in [where for where in self._sockets if where not in self.settings.listen]:
             self._shut(self._sockets.pop(where))
         for entry in self._sockets.values():
@@ -335,7 +367,7 @@ class Listener:
             _log.warning("connection from %s refused: more than %d in a second%s", remote, rate, suffix)
 
     def _use(self, settings: SpeakerSettings) -> None:
-        self.settings, self._index, self._seen = settings, PeerIndex(settings, self._index), _seen(settings)
+        self.settings, self._index = settings, PeerIndex(settings)
         if self._pace.rate != settings.connection_rate:
             self._pace = ConnectionPace(settings.connection_rate)
 
@@ -360,15 +392,9 @@ class Listener:
             self._loop.add_reader(entry.sock, self._readable, entry)
 
 
-_of_peer = attrgetter("apart")
-
-
-def _seen(settings: SpeakerSettings) -> tuple[object, ...]:
-    """All of the settings that the listener looks at: with a change of policy it stays the same.
-
-    Policy is in the families, and a copy with other families has the same origin: comparing stops at `is`.
-    """
-    return (settings.listen, settings.dynamic, settings.connection_rate, list(map(_of_peer, settings.peers)))
+def _beside_peers(settings: SpeakerSettings) -> tuple[object, ...]:
+    """All of the settings that the listener looks at, but for the peers."""
+    return (settings.listen, settings.dynamic, settings.connection_rate)
 
 
 def _sentence(address: str, port: int, error: OSError) -> str:

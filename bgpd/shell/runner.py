@@ -32,7 +32,7 @@ from bgpd.effects import (
 )
 from bgpd.family import Family
 from bgpd.routes import FibRoute, LocalChange
-from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.settings import PeerSettings, SpeakerSettings, parted
 from bgpd.shell import sockopt
 from bgpd.shell.connector import Connector
 from bgpd.shell.listener import Listener
@@ -182,9 +182,11 @@ class Runner:
 
     def reconfigure(self, settings: SpeakerSettings) -> None:
         """New settings: keys and listeners first, so that a new peer's first SYN finds its key."""
-        self._settings = settings
+        before, self._settings = self._settings, settings
         self.listener.apply(settings)
-        self.connector.retain({peer.name for peer in settings.peers})
+        gone, come = parted(before.peers if before is not None else (), settings.peers)
+        for name in {peer.name for peer in gone} - {peer.name for peer in come}:
+            self.connector.cancel(name)
         self._speaker.reconfigure(settings, monotonic())
         self._schedule()
 

@@ -233,8 +233,9 @@ def test_rules_that_change_a_route_on_its_way_are_named(world: World) -> None:
 
 
 def test_a_missing_filter_fails_closed_and_is_named(world: World) -> None:
-    peer = world.host.speaker.peers["Global_10_0_0_77"]
-    assert any(term.label == "BGPFilter absent does not exist" for term in peer.settings.families[0].export_chain)
+    speaker = world.host.speaker
+    chain = speaker.settings.export_terms(speaker.peers["Global_10_0_0_77"].settings.families[0])
+    assert any(term.label == "BGPFilter absent does not exist" for term in chain)
     assert "creating BGPFilter absent" in advice("BGPFilter absent does not exist")
     told = world.peer("10.244.1.0/26", "Global_10_0_0_77")
     assert told["text"].startswith("no session (state") and "cannot connect" in told["text"]

@@ -51,6 +51,12 @@ def peers(speaker: SpeakerSettings) -> dict[str, PeerSettings]:
     return {peer.name: peer for peer in speaker.peers}
 
 
+def chains(speaker: SpeakerSettings, peer: str) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
+    """The import and the export chain of a peer of one family."""
+    entry = only_family(peers(speaker)[peer])
+    return speaker.import_terms(entry), speaker.export_terms(entry)
+
+
 def only_family(peer: PeerSettings) -> FamilySettings:
     """The one family of a peer."""
     (family,) = peer.families

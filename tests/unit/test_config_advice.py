@@ -75,8 +75,7 @@ spec: {peerIP: 10.0.0.2, asNumber: 64512, filters: [f]}
 def test_every_rejecting_term_has_advice(program: str) -> None:
     speaker = settings(CLUSTER.replace("PROGRAM", program))
     chains = [chain for _, chain in speaker.fib.chains]
-    chains += [chain for peer in speaker.peers for entry in peer.families for chain in
-               (entry.import_chain, entry.export_chain)]  # fmt: skip
+    chains += [*speaker.import_chains.values(), *speaker.export_chains.values()]
     labels = {term.label for chain in chains for term in chain if term.verdict is Verdict.REJECT}
     assert len(labels) > 8
     assert not [label for label in labels if not advice(label)]

@@ -8,7 +8,7 @@ from attrs import evolve
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, parse_address
 from bgpd.policy.terms import SourceKind
 from config.chains import MAXIMUM
-from tests.unit.config_support import Outcome, Route, compiled, only_family, peers, run, settings
+from tests.unit.config_support import Outcome, Route, chains, compiled, run, settings
 
 BASE = """
 kind: Node
@@ -44,11 +44,11 @@ LEARNED = Route("10.244.2.0/26", SourceKind.IBGP, "eth0", local_pref=NORMAL, nex
 
 
 def export(text: str, route: Route, peer: str = MESH, at: str = "a") -> Outcome:
-    return run(only_family(peers(settings(text, at))[peer]).export_chain, route)
+    return run(chains(settings(text, at), peer)[1], route)
 
 
 def import_(text: str, route: Route, peer: str = MESH) -> Outcome:
-    return run(only_family(peers(settings(text))[peer]).import_chain, route)
+    return run(chains(settings(text), peer)[0], route)
 
 
 def kernel(text: str, route: Route, family: Family = IPV4_UNICAST) -> Outcome:
@@ -443,5 +443,5 @@ def test_worked_example_elevated_routes_towards_the_tor() -> None:
 
 def test_sessions_alike_share_one_chain() -> None:
     text = CLUSTER + "kind: Node\nmetadata: {name: c}\nspec: {bgp: {ipv4Address: 10.0.0.8/24}}\n"
-    found = peers(settings(text))
-    assert only_family(found[MESH]).export_chain is only_family(found["Mesh_10_0_0_8"]).export_chain
+    found = settings(text)
+    assert chains(found, MESH)[1] is chains(found, "Mesh_10_0_0_8")[1]

@@ -15,7 +15,7 @@ from config.parse import parse_resource
 from config.problems import ResourceError
 from config.resources import Workload
 from config.snapshot import Put, Snapshot, StoreChange
-from tests.unit.config_support import Route, compiled, only_family, peers, run, settings, snapshot
+from tests.unit.config_support import Route, chains, compiled, only_family, peers, run, settings, snapshot
 
 NO_MESH = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {nodeToNodeMeshEnabled: false}\n---\n"
 MESH = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {%s}\n---\n"
@@ -96,7 +96,7 @@ def test_11_a_block_on_its_way_out_covers_its_addresses() -> None:
     block = (
         "kind: BlockAffinity\nmetadata: {name: x}\nspec: {node: a, cidr: 10.244.1.0/26, state: pendingDeletion}\n---\n"
     )
-    chain = only_family(peers(settings(A + B + POOL + block))["Mesh_10_0_0_9"]).export_chain
+    chain = chains(settings(A + B + POOL + block), "Mesh_10_0_0_9")[1]
     assert not run(chain, Route("10.244.1.5/32", SourceKind.KERNEL, "cali1", 1024)).accepted
     assert run(chain, Route("10.244.2.5/32", SourceKind.KERNEL, "cali1", 1024)).accepted
 
@@ -128,7 +128,7 @@ def test_15_prefix_length_decides_with_every_operator(operator: str, accepted: s
     rule = f"cidr: 10.1.0.0/16, matchOperator: {operator}, prefixLength: {{min: 24, max: 26}}, action: Accept"
     text = NO_MESH + A + peer("x", "peerIP: 192.0.2.1, asNumber: 65001, filters: [f]")
     text += f"kind: BGPFilter\nmetadata: {{name: f}}\nspec: {{exportV4: [{{{rule}}}]}}\n---\n"
-    chain = only_family(peers(settings(text))["Global_192_0_2_1"]).export_chain
+    chain = chains(settings(text), "Global_192_0_2_1")[1]
     found = {n for n in (16, 24, 25, 26, 27) if run(chain, Route(f"10.1.0.0/{n}", SourceKind.KERNEL)).accepted}
     assert found == accepted
 
@@ -140,8 +140,7 @@ def test_17_ipv6_does_not_wait_for_ipv4() -> None:
 
 def test_22_a_missing_filter_lets_nothing_pass() -> None:
     text = NO_MESH + A + POOL + peer("x", "peerIP: 192.0.2.1, asNumber: 65001, filters: [f]")
-    family = only_family(peers(settings(text))["Global_192_0_2_1"])
-    for chain in (family.export_chain, family.import_chain):
+    for chain in chains(settings(text), "Global_192_0_2_1"):
         assert not run(chain, Route("10.244.2.0/26", SourceKind.EBGP)).accepted
     assert [(p.object, p.field, p.value) for p in compiled(text).problems] == [("BGPPeer/x", "spec.filters", "f")]
 
@@ -227,7 +226,7 @@ def test_20_disable_bgp_export_counts_for_services_inside_such_a_pool() -> None:
     config = MESH % "serviceClusterIPs: [{cidr: 10.96.0.0/12}]"
     for cidr, accepted in (("10.0.0.0/8", False), ("10.244.0.0/16", True)):
         pool = f"kind: IPPool\nmetadata: {{name: pods}}\nspec: {{cidr: {cidr}, disableBGPExport: true}}\n---\n"
-        chain = only_family(peers(settings(config + A + B + pool))["Mesh_10_0_0_9"]).export_chain
+        chain = chains(settings(config + A + B + pool), "Mesh_10_0_0_9")[1]
         assert run(chain, Route("10.96.0.0/12", SourceKind.STATIC)).accepted is accepted
 
 

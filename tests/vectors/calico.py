@@ -196,7 +196,8 @@ def _compare_peer(now: _Now, peer: PeerSettings, expected: Any) -> None:
     }
     for name, value in found.items():
         now.check(f"{peer.name} {name}", value, expected[name])
-    for name, chain in (("import_filters", family.import_chain), ("export_filters", family.export_chain)):
+    chains = now.settings.import_terms(family), now.settings.export_terms(family)
+    for name, chain in zip(("import_filters", "export_filters"), chains, strict=True):
         now.check(f"{peer.name} {name}", [f for f in _filters(chain) if f not in expected[name]], [])
     if peer.disabled:
         now.result.notes.append(f"{now.where} {peer.name} is held down, where Calico runs it: {peer.disabled}")
@@ -250,9 +251,8 @@ def _compare_policy(now: _Now, by_name: Mapping[str, PeerSettings], policy: Any,
     for name in policy["peers"]:
         if name in by_name:
             entry = by_name[name].families[0]
-            chains.setdefault(
-                entry.export_chain if direction == "export" else entry.import_chain, f"{name} {direction}"
-            )
+            terms = now.settings.export_terms if direction == "export" else now.settings.import_terms
+            chains.setdefault(terms(entry), f"{name} {direction}")
     for chain, what in chains.items():
         for index, verdict, *changes in policy["verdicts"]:
             given = routes[index]

@@ -79,8 +79,8 @@ async def _details(state: DaemonState, family: Family, row: Protocol, counts: Co
     entry = next(item for item in peer.settings.families if item.family == family)
     lines = [
         "  Preference:     100",
-        f"  Input filter:   {_filter(entry.import_chain)}",
-        f"  Output filter:  {_filter(entry.export_chain)}",
+        f"  Input filter:   {_filter(speaker.settings.import_terms(entry))}",
+        f"  Output filter:  {_filter(speaker.settings.export_terms(entry))}",
     ]
     if counted is not None and peer.session.state is State.ESTABLISHED:
         preferred = await _preferred(state, peer, family, pace)

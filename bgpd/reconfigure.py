@@ -100,7 +100,9 @@ class _Change:
         if not exports:
             return
         moves: dict[object, UpdateGroup] = {}
-        established = dict.fromkeys(member.owner for group in speaker.places.groups.values() for member in group.members)
+        established = dict.fromkeys(
+            member.owner for group in speaker.places.groups.values() for member in group.members
+        )
         for owner in established:
             assert isinstance(owner, Peer)
             if owner in self._done:

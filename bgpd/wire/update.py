@@ -110,7 +110,6 @@ class UpdateParser:
     __slots__ = (
         "_classic",
         "_context",
-        "_dropped",
         "_ipv4",
         "_memo",
         "_mp_memo",
@@ -134,7 +133,6 @@ class UpdateParser:
         self._plain = usual.PLAIN[context.external]
         self._classic = usual.CLASSIC[context.external]
         self._multiprotocol = usual.MULTIPROTOCOL[context.external]
-        self._dropped = _dropped()
         self._memo = memo.classic
         self._mp_memo = memo.multiprotocol
 
@@ -258,7 +256,7 @@ class UpdateParser:
             dropped += 2
         if cluster_list:
             dropped += 4
-        return intern(family, head + med + middle + end, next_hop), self._dropped[dropped]
+        return intern(family, head + med + middle + end, next_hop), _DROPPED[dropped]
 
     def _remember(self, block: bytes, outcome: _Outcome) -> None:
         if len(self._memo) >= _MEMO_LIMIT:
@@ -357,6 +355,9 @@ def _dropped() -> tuple[tuple[Finding, ...], ...]:
     """Findings for LOCAL_PREF (1), ORIGINATOR_ID (2) and CLUSTER_LIST (4) from an external peer, by their sum."""
     codes = {1: Code.LOCAL_PREF, 2: Code.ORIGINATOR_ID, 4: Code.CLUSTER_LIST}
     return tuple(tuple(discarded(RULES[codes[bit]]) for bit in codes if bit & total) for total in range(8))
+
+
+_DROPPED = _dropped()
 
 
 def _family_of(value: bytes, code: int) -> Family:

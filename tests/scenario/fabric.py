@@ -7,6 +7,7 @@ block. What a reflector writes to many clients is parsed once.
 from __future__ import annotations
 
 from ipaddress import IPv4Address
+from typing import TypeAlias
 
 from tests.scenario.cluster import STEP, Cluster, Host
 
@@ -21,8 +22,11 @@ END_OF_RIB = MARKER + b"\0\x17\2\0\0\0\0"
 HOLD_TIME = 90
 MEMO = 256
 """Pieces of output whose parse is remembered."""
-MEMO_MESSAGES = 200_000
+MEMO_MESSAGES = 2_000_000
 """Messages, the same."""
+_ZERO, _ONE = b"01"
+Blocks: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+"""Withdrawn and announced, by number."""
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -99,7 +103,9 @@ class Fabric(Cluster):
         """Routes that nodes were told."""
         self.longest_cluster_list = 0
         self._memo: dict[bytes, tuple[int, int, int]] = {}
-        self._messages: dict[bytes, tuple[list[int], list[int]]] = {}
+        self._messages: dict[bytes, Blocks] = {}
+        self._fields: dict[bytes, tuple[int, ...]] = {}
+        """Blocks by the octets of their NLRI, so that all messages about them share one tuple."""
         self._keepalive_at = self.now + HOLD_TIME / 3
 
     def dial(self, node: Node, reflector: str) -> bool:
@@ -188,50 +194,55 @@ class Fabric(Cluster):
 
     def _parse(self, data: bytes) -> tuple[int, int, int]:
         """Blocks announced and withdrawn in the end, and how many routes these were. Raises Wrong."""
-        size = len(self.nodes) * self.blocks // 8 + 1
-        announced, withdrawn = bytearray(size), bytearray(size)
-        routes, at = 0, 0
-        while at < len(data):
-            end = at + int.from_bytes(data[at + 16 : at + 18])
-            gone, come = self._update(data[at:end])
-            for numbers, into, out in ((gone, withdrawn, announced), (come, announced, withdrawn)):
-                for number in numbers:
-                    into[number >> 3] |= 1 << (number & 7)
-                    out[number >> 3] &= ~(1 << (number & 7))
-            routes += len(come)
-            at = end
-        return int.from_bytes(announced, "little"), int.from_bytes(withdrawn, "little"), routes
+        # No attribute and no NLRI here holds sixteen octets of ones.
+        pieces = data.split(MARKER)[1:]
+        found = list(map(self._messages.get, pieces))
+        updates = [self._update(piece) if one is None else one for piece, one in zip(pieces, found, strict=True)]
+        come = [number for update in updates for number in update[1]]
+        size = len(self.nodes) * self.blocks
+        announced, withdrawn = bytearray(b"0" * size), bytearray(b"0" * size)
+        if any(update[0] for update in updates):
+            for gone, new in updates:
+                for numbers, into, out in ((gone, withdrawn, announced), (new, announced, withdrawn)):
+                    for number in numbers:
+                        into[~number], out[~number] = _ONE, _ZERO
+        else:
+            for number in come:
+                announced[~number] = _ONE
+        return int(announced, 2), int(withdrawn, 2), len(come)
 
-    def _update(self, whole: bytes) -> tuple[list[int], list[int]]:
-        """The blocks that one message withdraws, and that it announces. Raises Wrong."""
-        found = self._messages.get(whole)
-        if found is not None:
-            return found
-        if whole[18:19] not in (b"\2", b"\4"):
-            raise Wrong(f"message {whole[:60].hex()}")
-        found = ([], [])
-        if whole[18] == 2:
-            body = whole[19:]
+    def _update(self, piece: bytes) -> Blocks:
+        """The blocks that one message, told without its marker, withdraws, and that it announces. Raises Wrong."""
+        if len(piece) != int.from_bytes(piece[:2]) - len(MARKER) or piece[2:3] not in (b"\2", b"\4"):
+            raise Wrong(f"message {piece[:60].hex()}")
+        gone: tuple[int, ...] = ()
+        come: tuple[int, ...] = ()
+        if piece[2] == 2:
+            body = piece[3:]
             middle = 2 + int.from_bytes(body[:2])
             start = middle + 2 + int.from_bytes(body[middle : middle + 2])
-            found = (self._numbers(body[2:middle]), self._numbers(body[start:]))
-            if found[1]:
-                self._check(body[middle + 2 : start], found[1])
+            gone, come = self._numbers(body[2:middle]), self._numbers(body[start:])
+            if come:
+                self._check(body[middle + 2 : start], come)
         if len(self._messages) >= MEMO_MESSAGES:
             self._messages.clear()
-        self._messages[whole] = found
+        found = self._messages[piece] = (gone, come)
         return found
 
-    def _numbers(self, field: bytes) -> list[int]:
+    def _numbers(self, field: bytes) -> tuple[int, ...]:
+        known = self._fields.get(field)
+        if known is not None:
+            return known
         size = 1 + 4
-        numbers = [
+        numbers = tuple(
             (int.from_bytes(field[i + 1 : i + size]) - BLOCKS_BASE) >> BLOCK_BITS for i in range(0, len(field), size)
-        ]
+        )
         if any(not 0 <= number < len(self.nodes) * self.blocks for number in numbers):
             raise Wrong(f"NLRI {field[:60].hex()}")
+        self._fields[field] = numbers
         return numbers
 
-    def _check(self, attributes: bytes, come: list[int]) -> None:
+    def _check(self, attributes: bytes, come: tuple[int, ...]) -> None:
         """RFC 4456: the originator is the block's node, the next hop is untouched, no cluster is there twice."""
         found, at = {}, 0
         while at < len(attributes):

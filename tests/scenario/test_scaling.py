@@ -80,6 +80,6 @@ def test_a_wrong_route_is_noticed(spoil: Callable[[bytes], bytes]) -> None:
     fabric = Fabric(2)
     hop = bytes((172, 16, 0, 1))
     attributes = bytes((0x40, 3, 4)) + hop + bytes((0x80, 9, 4)) + hop + bytes((0x80, 10, 4)) + b"\1\1\1\1"
-    fabric._check(attributes, [0, 1])
+    fabric._check(attributes, (0, 1))
     with pytest.raises(Wrong):
-        fabric._check(spoil(attributes), [0, 1])
+        fabric._check(spoil(attributes), (0, 1))

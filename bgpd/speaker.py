@@ -217,7 +217,8 @@ class Speaker:
                 continue
             peer.scheduled = math.inf
             peer.session.tick(now)
-            self._check_refreshes(peer, now)
+            if peer.refreshing:
+                self._check_refreshes(peer, now)
             self._drain(peer, now)
         self._check_restart(now)
 

@@ -65,22 +65,6 @@ class Actions:
         self._retry_at = math.inf
         self._bare = False
         self._last_text = ""
-        self._actions: dict[Action, Callable[[Machine, State, Cause, float], None]] = {
-            Action.NONE: self._nothing,
-            Action.START: self._arm,
-            Action.DIAL: self._dial,
-            Action.RETRY: self._arm,
-            Action.SEND_OPEN: self._send_open,
-            Action.CONFIRM: self._confirm,
-            Action.ESTABLISH: self._establish,
-            Action.SEND_KEEPALIVE: self._send_keepalive,
-            Action.DELIVER: self._deliver,
-            Action.REFRESH: self._refresh,
-            Action.STOP: self._end,
-            Action.NOTIFY: self._end,
-            Action.FSM_ERROR: self._fsm_error,
-            Action.CLOSE: self._close,
-        }
 
     @property
     def state(self) -> State:
@@ -91,13 +75,15 @@ class Actions:
     def _fire(self, machine: Machine, event: Event, cause: Cause, now: float) -> None:
         """The one door for state changes."""
         action, state = TABLE[machine.state, event]
-        before, shown = machine.state, self.state
-        machine.state = state
-        visible = self.state
-        if visible is not shown:
-            self.statistics.transitions += 1
-            self._events.append(StateChange(shown, visible, event))
-        self._actions[action](machine, before, cause, now)
+        before = machine.state
+        if state is not before:
+            shown = self.state
+            machine.state = state
+            visible = self.state
+            if visible is not shown:
+                self.statistics.transitions += 1
+                self._events.append(StateChange(shown, visible, event))
+        _ACTIONS[action](self, machine, before, cause, now)
 
     # The two machines
 
@@ -347,6 +333,24 @@ class Actions:
         name = self.peer.name
         where = name if self.peer.address in name else f"{name} ({self.peer.address})"
         self._events.append(Notice(level, f"peer {where}: {text}"))
+
+
+_ACTIONS: dict[Action, Callable[[Actions, Machine, State, Cause, float], None]] = {
+    Action.NONE: Actions._nothing,
+    Action.START: Actions._arm,
+    Action.DIAL: Actions._dial,
+    Action.RETRY: Actions._arm,
+    Action.SEND_OPEN: Actions._send_open,
+    Action.CONFIRM: Actions._confirm,
+    Action.ESTABLISH: Actions._establish,
+    Action.SEND_KEEPALIVE: Actions._send_keepalive,
+    Action.DELIVER: Actions._deliver,
+    Action.REFRESH: Actions._refresh,
+    Action.STOP: Actions._end,
+    Action.NOTIFY: Actions._end,
+    Action.FSM_ERROR: Actions._fsm_error,
+    Action.CLOSE: Actions._close,
+}
 
 
 def _together(now: float, time: float, jitter: float) -> float:

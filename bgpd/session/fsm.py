@@ -93,6 +93,9 @@ class Action(Enum):
     FSM_ERROR = "send 5/0 to 5/3, close"
     CLOSE = "close without a word"
 
+    # There is one object a member; Enum's own hash is a call of Python code.
+    __hash__ = object.__hash__
+
 
 class Transition(NamedTuple):
     """One entry of the table."""

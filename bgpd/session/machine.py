@@ -86,7 +86,14 @@ class Machine:
 
     def deadline(self) -> float:
         """The earliest of the timers."""
-        return min(self.decide_at, self.keepalive_at, self.hold_at(), self.send_hold_at())
+        at = self.decide_at
+        if self.keepalive_at < at:
+            at = self.keepalive_at
+        if self.hold_time and self.last_received + self.hold_time < at:
+            at = self.last_received + self.hold_time
+        if self.send_hold_time and self.blocked_at + self.send_hold_time < at:
+            at = self.blocked_at + self.send_hold_time
+        return at
 
     def first_message(self) -> bytes | None:
         """Cut the first message off the buffer once it is complete, or its header if that is wrong already.

@@ -35,6 +35,7 @@ PROBE_TIME = 1.0
 """Seconds between KEEPALIVEs that ask whether the present connection is alive (RFC 4271 §4.4 allows one a second)."""
 
 _UPDATE = int(MessageType.UPDATE)
+_KEEPALIVE = int(MessageType.KEEPALIVE)
 _MESSAGE_EVENTS = {
     MessageType.OPEN: Event.BGP_OPEN,
     MessageType.UPDATE: Event.UPDATE_MSG,
@@ -311,23 +312,29 @@ class Session(Actions):
             self._handle(machine, rest, now)
 
     def _handle(self, machine: Machine, data: bytes | bytearray | memoryview, now: float) -> None:
-        """The hot path: an UPDATE in Established is one append, which is what TABLE says (DELIVER, no new state)."""
+        """The hot path. What TABLE says of Established is done here: an UPDATE is one append (DELIVER), a KEEPALIVE
+        nothing beyond the hold timer (NONE), and neither leads to another state."""
         messages = machine.framer.feed(data)
         if messages:
             machine.last_received = now
             append = self._events.append
             established = machine.state is State.ESTABLISHED
-            updates = 0
+            updates = keepalives = 0
             for kind, body in messages:
                 if kind == _UPDATE and established:
                     append(body)
                     updates += 1
                     continue
+                if kind == _KEEPALIVE and established:
+                    keepalives += 1
+                    continue
                 self._message(machine, kind, body, now)
                 if machine.conn is None:
                     break
                 established = machine.state is State.ESTABLISHED
-            self.statistics.received[_UPDATE] += updates
+            received = self.statistics.received
+            received[_UPDATE] += updates
+            received[_KEEPALIVE] += keepalives
         error = machine.framer.error
         if error is not None and machine.conn is not None:
             self._fire(machine, Event.BGP_HEADER_ERR, causes.from_error(error), now)
@@ -443,7 +450,9 @@ class Session(Actions):
         """When `tick` has something to do next; infinite for never. While messages arrive it only moves later."""
         at = self._helper.deadline()
         for machine in self._by_conn.values():
-            at = min(at, machine.deadline())
+            due = machine.deadline()
+            if due < at:
+                at = due
         if self._running:
             if self._main.state is State.ACTIVE:
                 at = min(at, self._retry_at)

@@ -83,14 +83,12 @@ class Places:
         group.refresh(member, begin, end)
         self._announce(group)
 
-    def tell(self, rib: LocRib, family: Family) -> dict[Change, list[bytes]]:
-        """Give what changed in a table to the family's groups, and return it."""
-        changes, repeated = rib.take_changes()
+    def tell(self, family: Family, changes: dict[Change, list[bytes]], repeated: set[bytes]) -> None:
+        """Give what changed in a table (`LocRib.take_changes`) to the family's groups."""
         for group in self.groups.values():
             if group.key.family == family:
                 group.apply(changes, repeated)
                 self._announce(group)
-        return changes
 
     def pull(self, conn: int) -> bytes | None:
         """The next UPDATE octets of an established connection: whole messages, about 64 KiB. None: nothing now; b"":

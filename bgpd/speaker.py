@@ -26,6 +26,7 @@ from bgpd.reconfigure import reconfigure
 from bgpd.restart import RestartPhase
 from bgpd.rib.forwarding import Forwarding, same_way
 from bgpd.rib.importer import Shared
+from bgpd.rib.loc_rib import Change
 from bgpd.rib.local import LocalRoutes
 from bgpd.rib.nexthop import NextHop
 from bgpd.rib.slices import Job
@@ -67,6 +68,8 @@ class Speaker:
         self._timers: list[tuple[float, str]] = []
         self._backlog = Backlog()
         self._effects: list[Effect] = []
+        self._untold: list[tuple[Family, dict[Change, list[bytes]], set[bytes]]] = []
+        """Changes of the tables that the kernel has, and the update groups have not."""
         self.places = Places(self.ribs, self._backlog, self._effects)
         for peer in settings.peers:
             self._add_peer(peer)
@@ -254,7 +257,7 @@ class Speaker:
             yield from self.shared.attributes.sweeping()
 
     def flush(self, now: float) -> None:
-        """Turn what changed in the tables since the last call into UPDATEs and kernel routes."""
+        """Turn what changed in the tables since the last call into kernel routes and UPDATEs."""
         self._tell_changes()
         if self._backlog:
             # Behind what has changed so far: a review learns only by that of keys that are no longer in the table.
@@ -265,16 +268,24 @@ class Speaker:
             self._release_due = False
             self._effects.append(ReleaseKernel())
 
-    def _tell_changes(self) -> None:
-        """Give what changed in the tables to update groups and kernel."""
+    def program(self) -> None:
+        """The first half of `flush`, for a shell that wants packets to find their new ways before peers hear of them:
+        kernel routes for what changed in the tables."""
         for family, rib in self.ribs.items():
             if not rib.changes:
                 continue
-            changes = self.places.tell(rib, family)
+            changes, repeated = rib.take_changes()
+            self._untold.append((family, changes, repeated))
             if self.settings.fib.enabled:
                 concerned = (keys for change, keys in changes.items() if not same_way(*change))
                 if routes := self.forwarding.wanted(rib, chain.from_iterable(concerned)):
                     self._effects.append(Program(family, routes))
+
+    def _tell_changes(self) -> None:
+        """Give what changed in the tables to kernel and update groups."""
+        self.program()
+        while self._untold:
+            self.places.tell(*self._untold.pop(0))
 
     # Sessions
 

@@ -16,7 +16,7 @@ from sys import byteorder
 
 from bgpd.fib import bulk
 from bgpd.fib import messages as nl
-from bgpd.fib.operations import Op
+from bgpd.fib.operations import Additions, Op
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 1, 10, 11, 12
@@ -101,7 +101,7 @@ class Netlink:
         first = self._sequence
         last = first + len(ops) - 1
         self._sequence = last + 1 if last < 0x7FFFFFFF else 1
-        self._requests.send(bulk.encode(ops, first))
+        self._requests.send(bulk.encode(ops, first) if type(ops) is Additions else nl.encode(ops, first))
         return self._answers(first, last)
 
     def request(self, message: int, flags: int, body: bytes) -> tuple[int, str]:

@@ -33,6 +33,19 @@ class Side:
         self.touched: set[bytes] | None = None
         """Keys that changed since the running dump began, which therefore knows less of them."""
 
+    def take_few(self) -> list[bytes]:
+        """All pending keys, in their order; they are pending no more."""
+        keys = list(self.pending)
+        self.pending.clear()
+        self.ready.clear()
+        return keys
+
+    def take_next(self, limit: int) -> list[bytes]:
+        """At most so many of the pending keys, in their order; they are pending no more."""
+        keys = self.next_keys(limit)
+        self.take_keys(keys)
+        return keys
+
     def next_keys(self, limit: int) -> list[bytes]:
         """At most so many of the pending keys, in their order; some may be pending no more. `take_keys` follows."""
         if not self.ready:

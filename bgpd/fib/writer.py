@@ -15,7 +15,7 @@ from attrs import define
 
 from bgpd.family import Family
 from bgpd.fib import messages as nl
-from bgpd.fib.entries import PRESENT, Failure, Form, Nexthop, Target, target_of
+from bgpd.fib.entries import ABSENT, PRESENT, Failure, Form, Nexthop, Target, target_of
 from bgpd.fib.nexthops import LINGER, NexthopTable
 from bgpd.fib.operations import Additions, Op
 from bgpd.fib.side import Side
@@ -83,11 +83,21 @@ class FibWriter:
 
     # ------------------------------------------------------------- wanted
 
-    def want(self, family: Family, changes: Mapping[bytes, FibRoute | None], now: float) -> None:
-        """What shall stand for each prefix from now on; None = nothing of ours."""
+    def want(self, family: Family, changes: Mapping[bytes, FibRoute | None], now: float) -> bool:
+        """What shall stand for each prefix from now on; None = nothing of ours.
+
+        True: these are a few prefixes and nothing else waits, and all that `take` gives now are additions, which fail
+        where anything stands. What others did of late need not be known for them.
+        """
         side = self.sides[nl.AF_INET if family.afi == 1 else nl.AF_INET6]
+        if len(changes) < FEW:
+            alone = not (self._timers or self._kicks or self._repairs or self.busy())
+            new = alone and side.installed.keys().isdisjoint(changes)
+            self._want_each(side, changes, now)
+            return new and all(nexthop.state == ABSENT for nexthop in self.nexthops.todo)
         if not self._want_new(side, changes):
             self._want_each(side, changes, now)
+        return False
 
     def _want_new(self, side: Side, changes: Mapping[bytes, FibRoute | None]) -> bool:
         """A table that comes in: no prefix was wanted before. False, and nothing done, where it is otherwise."""
@@ -191,7 +201,8 @@ class FibWriter:
 
     def take(self, limit: int, now: float) -> Sequence[Op]:
         """The next operations, at most `limit`: nexthop objects first, then routes, then objects nobody uses."""
-        self._due(now)
+        if self._timers or self._kicks or self._repairs:
+            self._due(now)
         if self.nexthops.todo and (made := self.nexthops.operations(limit)):
             return made
         ops: list[Op] = []
@@ -229,8 +240,8 @@ class FibWriter:
     def _take_routes(self, side: Side, limit: int, ops: list[Op], now: float) -> None:
         """Of the next prefixes, those for which there is something to do."""
         while side.pending and len(ops) < limit:
-            keys = side.next_keys(limit - len(ops))
-            side.take_keys(keys)
+            left = limit - len(ops)
+            keys = side.take_few() if len(side.pending) < min(FEW, left + 1) else side.take_next(left)
             for key in keys:
                 if (op := self._decide(side, key, side.wanted.get(key), now)) is not None:
                     ops.append(op)
@@ -257,7 +268,7 @@ class FibWriter:
             self.nexthops.need(nexthop)
             return None
         other = side.foreign.get(key, {}).get(form.metric)
-        standing = side.swap(key, form.metric)
+        standing = have if have is None or have.metric == form.metric else side.swap(key, form.metric)
         if other is not None:
             self._conflict(side, key, form.metric, other.protocol, now)
             # Ours beside it, with what is no longer wanted: it cannot be replaced without risk to the other.

@@ -187,6 +187,14 @@ def together(node: Node, keys: Sequence[bytes]) -> Leaf | None:
     return node
 
 
+def ending(node: Node, key: bytes) -> Leaf:
+    """The leaf in which one key ends."""
+    while type(node) is Fork:
+        node = node.yes if node.prefixes.match(key) else node.no
+    assert isinstance(node, Leaf)
+    return node
+
+
 def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[bytes]]]:
     """Yield (leaf, keys that end there) for all keys; a leaf may come more than once."""
     if type(node) is Fork and len(keys) >= _SEVERAL:
@@ -198,8 +206,7 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
                 yield from pour(node, part)
             return
     if len(keys) == 1:
-        while type(node) is Fork:
-            node = node.yes if node.prefixes.match(keys[0]) else node.no
+        node = ending(node, keys[0])
     while type(node) is Fork:
         match = node.prefixes.match
         if all(map(match, keys)):
@@ -306,9 +313,7 @@ class Chain:
 
     def decide(self, subject: Subject, key: bytes) -> Leaf:
         """The outcome for one prefix."""
-        for leaf, _ in pour(self.settle(subject), (key,)):
-            return leaf
-        raise AssertionError("a poured key always ends in a leaf")
+        return ending(self.settle(subject), key)
 
     def _settle(self, index: int, subject: Subject) -> Node:
         steps = self._steps

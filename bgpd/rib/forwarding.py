@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from bgpd.family import Family
-from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, pour
+from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, ending, pour
 from bgpd.policy.terms import SetTunnel, SourceKind, Term
 from bgpd.rib.decision import best, gateways, multipath, paths
 from bgpd.rib.loc_rib import LocRib
@@ -71,7 +71,7 @@ class Forwarding:
         chosen = best(entry)
         if entry is None or chosen is None or chosen.source.kind in _NOT_OURS:
             return None
-        leaf, _ = next(pour(self._node(family, chosen), (key,)))
+        leaf = ending(self._node(family, chosen), key)
         if not leaf.accepted:
             return None
         if family not in self._tunnels or chosen.fixed is not None:
@@ -105,7 +105,7 @@ class Forwarding:
             return None, "no eligible path"
         if chosen.source.kind in _NOT_OURS:
             return None, f"the best path is the host's own ({chosen.label})"
-        leaf, _ = next(pour(self._node(family, chosen), (key,)))
+        leaf = ending(self._node(family, chosen), key)
         if not leaf.accepted:
             return None, leaf.label
         route = self._wanted_one(family, entry, key)

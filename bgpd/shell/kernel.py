@@ -2,7 +2,7 @@
 
 Writes are plain calls: the kernel works through a batch before `send` returns, so a change is in the kernel when
 `program` returns, unless there is more than a slice's worth of it; the rest follows in slices from the loop. The
-monitor is drained before each slice, so that what others did is known before we replace or delete anything.
+monitor is drained before each slice that replaces or deletes anything, so that what others did is known by then.
 
 Kernels drop routes without a word when a link goes down or an address goes away. Such an event has the routes of that
 interface dumped and compared a moment later. Lost events have everything dumped.
@@ -119,9 +119,10 @@ class Kernel:
         """Have these routes in the kernel (None: no longer)."""
         if not self.settings.enabled:
             return
-        self.fib.want(family, routes, time.monotonic())
+        harmless = self.fib.want(family, routes, time.monotonic())
         if not self._paused and not self._continuing:
-            self._drain()
+            if not harmless:
+                self._drain()
             self._flush()
 
     def release(self) -> None:

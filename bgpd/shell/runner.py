@@ -55,6 +55,9 @@ GATHER_TIME = 0.005
 """Seconds for which a turn waits while octets keep coming, at most. Its end is reached as soon as a look at all sockets
 finds none that has any, so that a single change does not wait; but a burst of 100 peers costs one flush, and one write
 for each peer, instead of four."""
+FEW_OCTETS = 4096
+"""What is no more than this and comes after a quiet moment is a change. Where there is a kernel to program, packets
+wait for it: it does not wait for others."""
 READ_TIME = 0.03
 """Seconds of one turn after which what is read waits for the next one: 500 peers may all have a full buffer."""
 PROGRESS_TIME = 2.0
@@ -87,6 +90,7 @@ class Core(Protocol):
     def on_local(self, changes: Iterable[LocalChange], now: float) -> None: ...
     def on_local_addresses(self, addresses: frozenset[bytes]) -> None: ...
     def on_devices(self, devices: Mapping[str, int]) -> None: ...
+    def program(self) -> None: ...
     def flush(self, now: float) -> None: ...
     def deadline(self) -> float: ...
     def take_effects(self) -> list[Effect]: ...
@@ -141,6 +145,7 @@ class Runner:
         self._tasks: set[asyncio.Task[object]] = set()
         self._defect_limit = RateLimit(20, 0.2)
         self._due, self._due_at = False, 0.0
+        self._ended_at = -inf
         self._fresh = False  # octets came since the last look at all sockets
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -256,7 +261,11 @@ class Runner:
         if taken >= READ_LIMIT and not connection.transport.is_closing():
             connection.transport.pause_reading()
             self._resting.append(connection)
-        if not self._due:
+        if self._due:
+            return
+        if count <= FEW_OCTETS and self._kernel is not None and now - self._ended_at > GATHER_TIME:
+            self._end_turn()
+        else:
             self._schedule()
 
     def _serve(self, connection: Connection, data: memoryview, now: float) -> None:
@@ -379,6 +388,10 @@ class Runner:
             for connection in unfinished:
                 self._pull(connection)
         try:
+            if self._kernel is not None:
+                # Packets first; what peers are told can wait for that.
+                self._speaker.program()
+                self._drain()
             self._speaker.flush(began)
         except Exception:
             self._defect("the flush at the end of a turn")
@@ -390,7 +403,8 @@ class Runner:
                 if not connection.transport.is_closing():
                     connection.transport.resume_reading()
         self._arm()
-        spent = monotonic() - began
+        self._ended_at = monotonic()
+        spent = self._ended_at - began
         if spent > self.longest_turn:
             self.longest_turn = spent
 

@@ -125,6 +125,9 @@ class FakeSpeaker:
     def on_devices(self, devices: Mapping[str, int]) -> None:
         self.calls.append(("devices", dict(devices)))
 
+    def program(self) -> None:
+        pass
+
     def flush(self, now: float) -> None:
         self.flushes += 1
 

@@ -97,6 +97,33 @@ def test_effects_in_order_and_close_sends_what_was_written(kind: str) -> None:
     run_on(kind, work)
 
 
+def test_a_change_is_in_the_kernel_before_peers_hear_of_it(kind: str) -> None:
+    async def work() -> None:
+        speaker, kernel = FakeSpeaker("127.0.0.1"), FakeKernel()
+        heard: list[object] = []
+
+        def flush(now: float) -> None:
+            heard.append(kernel.calls.copy())
+
+        async with running(speaker, kernel=kernel) as runner:
+            sock, conn = await session(speaker, runner)
+            speaker.on_data_hook = lambda conn, data: heard.append(data)
+            speaker.program = lambda: speaker.effects.append(Program(IPV4_UNICAST, {}))  # type: ignore[method-assign]
+            speaker.flush = flush  # type: ignore[method-assign]
+            await asyncio.sleep(0.02)
+            heard.clear()
+            kernel.calls.clear()
+            runner.buffer[:1] = b"x"
+            runner.received(runner.connections[conn], 1)
+            assert heard == [b"x", [(IPV4_UNICAST, {})]]
+            runner.received(runner.connections[conn], 1)
+            assert len(heard) == 3, "what follows at once is gathered"
+            await until(lambda: len(heard) == 4)
+            sock.close()
+
+    run_on(kind, work)
+
+
 def test_what_is_spread_reaches_the_others_when_one_connection_fails(kind: str) -> None:
     """Their places in the log have moved on: what is not written then is never written."""
 

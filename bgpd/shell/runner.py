@@ -49,6 +49,8 @@ READ_LIMIT = 128 * 1024
 which is half a second of a full table."""
 PULL_LIMIT = 256 * 1024
 """Octets pulled for one connection in one turn, at most: a long table must not stall the loop on a fast peer."""
+WRITE_SIZE = 48 * 1024
+"""Octets pulled for one connection that are written without waiting for more."""
 PULL_TIME = 0.01
 """Seconds of pulling and writing in one turn, about: many peers that want a long table must not stall it either."""
 GATHER_TIME = 0.005
@@ -162,7 +164,6 @@ class Runner:
             Connect: self._connect,
             Program: self._program,
             ReleaseKernel: self._release,
-            Log: self._write_log,
             ListenersChanged: self._listeners_changed,
         }
         self._settings: SpeakerSettings | None = None
@@ -412,8 +413,12 @@ class Runner:
         handlers = self._handlers
         self._pull_until = monotonic() + PULL_TIME
         # Effects can cause further ones: a write may block the peer, a pull may end a dump.
+        told: list[Log] = []
         while effects := self._speaker.take_effects():
             for effect in effects:
+                if type(effect) is Log:
+                    told.append(effect)
+                    continue
                 try:
                     handlers[type(effect)](effect)
                 except Exception:
@@ -422,6 +427,9 @@ class Runner:
             self._release_due = False
             if self._kernel is not None:
                 self._kernel.release()
+        # Behind what peers and kernel wait for: a line costs as much as telling several of them.
+        for line in told:
+            log_event(_log, line.level, line.text, line.fields)
 
     def _arm(self) -> None:
         """One timer, set again only for an earlier deadline: hold timers move later with every message."""
@@ -471,18 +479,26 @@ class Runner:
 
     def _pull(self, connection: Connection) -> None:
         pull, identity, left = self._speaker.pull, connection.id, PULL_LIMIT
+        # What the families have to say goes out together: a system call costs more than most of what is said.
+        pieces: list[bytes] = []
+        size = 0
         try:
             while not connection.paused and not connection.closing:
                 if left <= 0 or monotonic() > self._pull_until:
                     self._unfinished[connection] = None
                     self._schedule()
-                    return
+                    break
                 data = pull(identity)
                 if data is None:
-                    return
-                if data:
-                    left -= len(data)
-                    connection.write(data)
+                    break
+                pieces.append(data)
+                size += len(data)
+                left -= len(data)
+                if size >= WRITE_SIZE:
+                    connection.write(b"".join(pieces))
+                    pieces, size = [], 0
+            if size:
+                connection.write(b"".join(pieces))
         except Exception:
             self._fault(connection, "the updates to send")
 
@@ -510,9 +526,6 @@ class Runner:
         # The End-of-RIB that ends the restart phase is read before the routes of the same turn are flushed: what they
         # ask for must be with the kernel before it removes what nobody has asked for.
         self._release_due = True
-
-    def _write_log(self, effect: Log) -> None:
-        log_event(_log, effect.level, effect.text, effect.fields)
 
     def _listeners_changed(self, effect: ListenersChanged) -> None:
         # As a rule `reconfigure` has told the listener already, before the Speaker.

@@ -15,7 +15,7 @@ from bgpd.rib.reflection import EBGP, REFLECTED, WELL_KNOWN, withheld
 from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
 from bgpd.wire import usual
-from bgpd.wire.build import UPDATE_HEAD
+from bgpd.wire.build import UPDATE_HEAD, build_mp_reach
 from bgpd.wire.framing import MARKER, MessageType
 from bgpd.wire.rules import Code
 
@@ -66,12 +66,11 @@ class Exporter:
         self._untouched = self.chain.accepts_all and internal
         """Between internal peers, and no policy: what comes in the usual shape goes out so."""
         self.direct = (
-            internal
-            and key.family == IPV4_UNICAST
-            and key.next_hop_mode is not NextHopMode.SELF
-            and (self.chain.accepts_all or self._trees.usable)
+            internal and key.next_hop_mode is not NextHopMode.SELF and (self.chain.accepts_all or self._trees.usable)
         )
         """Whether `message` may have an answer."""
+        self._hop_lengths = (4,) if key.family == IPV4_UNICAST else (16, 32)
+        """Of next hops that `message` knows: IPv4 routes with an IPv6 one take the longer way."""
         self._marks: dict[Source, bytes] = {}
         """ORIGINATOR_ID and CLUSTER_LIST of what each source's routes are given."""
         self._blank = Subject(wire.AttributeTable().intern(key.family, b"", b""), SourceKind.STATIC)
@@ -141,7 +140,7 @@ class Exporter:
         """Whether all these keys are told, with the next hop that came; False: `node` knows more. For `direct` only."""
         attrs = path.attrs
         return (
-            len(attrs.next_hop) == 4
+            len(attrs.next_hop) in self._hop_lengths
             and WELL_KNOWN not in attrs.block
             and path.source.kind in self._reflected
             and self._passes(path, keys)
@@ -156,7 +155,12 @@ class Exporter:
         source, attrs = path.source, path.attrs
         block, hop = attrs.block, attrs.next_hop
         match = usual.REFLECTABLE(block)
-        if match is None or len(hop) != 4 or WELL_KNOWN in block or source.kind not in self._reflected:
+        if (
+            match is None
+            or len(hop) not in self._hop_lengths
+            or WELL_KNOWN in block
+            or source.kind not in self._reflected
+        ):
             return None
         if not self._passes(path, keys):
             return None
@@ -170,21 +174,22 @@ class Exporter:
             field = send_id + send_id.join(keys)
         else:
             field = b"".join(keys)
-        length = len(block) + 21  # NEXT_HOP, and the marks
-        size = 23 + length + len(field)
-        if size > self.key.max_length:
+        length = len(block) + len(marks)
+        pieces: tuple[bytes, ...]
+        if len(hop) == 4:
+            length += 7
+            size = 23 + length + len(field)
+            pieces = (block[:first], b"\x40\x03\x04", hop, block[first:second], marks, block[second:], field)
+        else:
+            # First of the attributes (RFC 7606 §5.1), and NEXT_HOP is in it.
+            reach = build_mp_reach(self.key.family, hop, field)
+            length += len(reach)
+            size = 23 + length
+            pieces = (reach, block[:second], marks, block[second:])
+        # `build_reach` leaves room for the longer header of MP_REACH_NLRI in any case.
+        if size > self.key.max_length - (len(hop) != 4):
             return None
-        pieces = (
-            UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length),
-            block[:first],
-            b"\x40\x03\x04",
-            hop,
-            block[first:second],
-            marks,
-            block[second:],
-            field,
-        )
-        return b"".join(pieces)
+        return b"".join((UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length), *pieces))
 
     def _no_next_hop(self, path: Path) -> str:
         hop = self._next_hop(path)

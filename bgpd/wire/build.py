@@ -14,6 +14,8 @@ _OVERHEAD = HEADER_LENGTH + 4
 """Header and both length fields of an UPDATE."""
 _MP_HEADER = 4
 """Flags, code and two octets of length."""
+_MP_START = 5
+"""What stands beside next hop and NLRI in MP_REACH_NLRI: family, length of the next hop, a reserved octet."""
 
 _SHORT = Struct(">H").pack
 UPDATE_HEAD = Struct(">16sHBHH").pack
@@ -45,9 +47,14 @@ def build_reach(
         head = b"\0\0" + _SHORT(len(attributes)) + attributes
         fields = _fields(nlri, max_length - _OVERHEAD - len(attributes), path_id)
         return [build_message(MessageType.UPDATE, head + field) for field in fields]
-    start = _MP_REACH(*family, len(next_hop)) + next_hop + b"\0"
-    fields = _fields(nlri, max_length - _OVERHEAD - _MP_HEADER - len(start) - len(block), path_id)
-    return [_attributes_only(encode_known(Code.MP_REACH_NLRI, start + field) + block) for field in fields]
+    room = max_length - _OVERHEAD - _MP_HEADER - _MP_START - len(next_hop) - len(block)
+    fields = _fields(nlri, room, path_id)
+    return [_attributes_only(build_mp_reach(family, next_hop, field) + block) for field in fields]
+
+
+def build_mp_reach(family: Family, next_hop: bytes, field: bytes) -> bytes:
+    """The attribute MP_REACH_NLRI (RFC 4760 §3) with a field of encoded NLRI."""
+    return encode_known(Code.MP_REACH_NLRI, _MP_REACH(*family, len(next_hop)) + next_hop + b"\0" + field)
 
 
 def build_unreach(

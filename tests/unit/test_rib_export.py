@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpd.family import IPV4_UNICAST
+from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
 from bgpd.policy.chain import Leaf
 from bgpd.policy.terms import ACCEPT_ALL, SourceKind, Term, Verdict
 from bgpd.rib.export import Exporter, GroupKey
@@ -28,17 +28,21 @@ def attribute(code: int, value: bytes) -> bytes:
     return wire.encode_known(code, value)
 
 
-def exporter(chain: tuple[Term, ...], target: SourceKind = SourceKind.IBGP_CLIENT, add_path: bool = False) -> Exporter:
+def exporter(
+    chain: tuple[Term, ...],
+    target: SourceKind = SourceKind.IBGP_CLIENT,
+    add_path: bool = False,
+    family: Family = IPV4_UNICAST,
+) -> Exporter:
     keep, own = NextHopMode.KEEP, b"\x0a\0\0\x09"
-    return Exporter(GroupKey(IPV4_UNICAST, target, 64512, chain, keep, own, CLUSTER, True, add_path, 4096, False))
+    return Exporter(GroupKey(family, target, 64512, chain, keep, own, CLUSTER, True, add_path, 4096, False))
 
 
-def path_of(block: bytes, kind: SourceKind) -> Path:
+def path_of(block: bytes, kind: SourceKind, family: Family = IPV4_UNICAST, hop: bytes = b"\x0a\0\0\1") -> Path:
     source = Source("c", kind, b"\x0a\0\0\1", 64512)
     source.router_id = ROUTER
-    attrs = wire.AttributeTable().intern(IPV4_UNICAST, block, b"\x0a\0\0\1")
-    hop = NextHopTable(False).get(attrs.next_hop)
-    return Path(source, 0, 0, attrs, attrs, hop, b"\0\0\0\1", 100)
+    attrs = wire.AttributeTable().intern(family, block, hop)
+    return Path(source, 0, 0, attrs, attrs, NextHopTable(False).get(hop), b"\0\0\0\1", 100)
 
 
 def told(chain: tuple[Term, ...], block: bytes, kind: SourceKind, target: SourceKind) -> tuple[bytes, bytes] | str:
@@ -103,6 +107,30 @@ def test_a_message_made_in_one_go_is_the_same_message(
     reflected = kind is SourceKind.IBGP_CLIENT or (kind, target) == (SourceKind.IBGP, SourceKind.IBGP_CLIENT)
     usual = reflected and REFLECTABLE(block) is not None and b"\xff\xff\xff" not in block
     assert (message is not None) == (usual and leaf.accepted and len(block) + 44 + len(units[0]) * count <= 4096)
+
+
+@given(
+    blocks,
+    kinds,
+    st.sampled_from([b"\xfd" * 16, b"\xfd" * 16 + b"\xfe\x80" + bytes(14), b"\x0a\0\0\1"]),
+    st.one_of(st.integers(1, 20), st.integers(210, 260)),
+    st.booleans(),
+)
+def test_so_is_an_ipv6_one(block: bytes, kind: SourceKind, hop: bytes, count: int, add_path: bool) -> None:
+    family, target = IPV6_UNICAST, SourceKind.IBGP_CLIENT
+    keys = [b"\x7a\x20\1\x0d\xb8" + number.to_bytes(12, "big") for number in range(count)]
+    path, made = path_of(block, kind, family, hop), exporter(ACCEPT_ALL, target, add_path, family)
+    message = made.message(path, keys)
+    leaf = made.node(path)
+    assert isinstance(leaf, Leaf)
+    if message is not None:
+        assert leaf.accepted
+        out, path_id = made.outgoing(leaf, path), path.send_id if add_path else b""
+        assert build_reach(family, out.block, out.next_hop, keys, path_id=path_id) == [message]
+    reflected = kind in (SourceKind.IBGP_CLIENT, SourceKind.IBGP) and REFLECTABLE(block) is not None
+    usual = reflected and b"\xff\xff\xff" not in block and len(hop) != 4
+    size = 23 + 4 + 5 + len(hop) + (17 + 4 * add_path) * count + len(block) + 14
+    assert (message is not None) == (usual and leaf.accepted and size < 4096)
 
 
 @pytest.mark.parametrize("end", [b"", attribute(16, bytes(8)), attribute(32, bytes(12))], ids=["none", "16", "32"])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from itertools import compress, count
 from operator import is_not
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve, field, fields, frozen
 
@@ -274,10 +274,11 @@ class SpeakerSettings:
         return evolve(entry, import_chain=self.import_terms(entry), export_chain=self.export_terms(entry))
 
 
-def parted(
-    old: tuple[PeerSettings, ...], new: tuple[PeerSettings, ...]
-) -> tuple[list[PeerSettings], list[PeerSettings]]:
-    """The peers of `old` that are not in `new`, and those of `new` that are not in `old`, as objects.
+T = TypeVar("T")
+
+
+def parted(old: tuple[T, ...], new: tuple[T, ...]) -> tuple[list[T], list[T]]:
+    """What is in `old` and not in `new`, and what is in `new` and not in `old`, as objects.
 
     Of ten thousand peers, those that are the same are passed over in C.
     """
@@ -290,10 +291,10 @@ def parted(
         other = list(map(is_not, gone, come))
         gone, come = list(compress(gone, other)), list(compress(come, other))
     before, after = set(map(id, gone)), set(map(id, come))
-    return [peer for peer in gone if id(peer) not in after], [peer for peer in come if id(peer) not in before]
+    return [one for one in gone if id(one) not in after], [one for one in come if id(one) not in before]
 
 
-def _alike(one: tuple[PeerSettings, ...], other: tuple[PeerSettings, ...]) -> int:
+def _alike(one: tuple[object, ...], other: tuple[object, ...]) -> int:
     """How many are the same from the beginning on."""
     return next(compress(count(), map(is_not, one, other)), min(len(one), len(other)))
 

@@ -13,11 +13,17 @@ from attrs import field, frozen
 
 from bgpd.family import FAMILIES, Family, family_of
 from config import resources as r
-from config.cluster import DEFAULT_PORT, Cluster, Host
+from config.cluster import DEFAULT_PORT, Cluster
+from config.hosts import Host
+from config.memory import Memory
 from config.problems import Problem
 from config.values import ASN_FORM
 
 __all__ = ["Candidate", "explicit_candidates"]
+
+
+_TABLES = "candidates"
+"""Where memory has them, by BGPPeer, kind and families."""
 
 
 @frozen
@@ -37,15 +43,17 @@ class Candidate:
     """From peerIP, not from a selector: local AS settings apply."""
     passive: bool = False
     local_workload: bool = False
+    family: Family = field(init=False, eq=False)
+    """The one family of the session."""
+    key: tuple[str, int] = field(init=False, eq=False)
+    """(address, port): what two candidates of one owner must not share (6.5)."""
 
-    @property
-    def family(self) -> Family:
-        """The one family of the session."""
+    @family.default
+    def _family(self) -> Family:
         return family_of(self.address)
 
-    @property
-    def key(self) -> tuple[str, int]:
-        """What two candidates of one owner must not share (6.5)."""
+    @key.default
+    def _key(self) -> tuple[str, int]:
         return (self.address, self.port or DEFAULT_PORT)
 
     @property
@@ -84,6 +92,9 @@ def explicit_candidates(cluster: Cluster, problems: list[Problem]) -> list[Candi
     keep((c for p in peers for c in _reverse(cluster, p)), tell=False)
     for peer in peers:
         _check(cluster, peer, problems)
+    tables = cluster.memory.table(_TABLES)
+    for place in [place for place in tables if place[0] not in cluster.snapshot.of(r.BGPPeer)]:
+        del tables[place]
     own = {family: cluster.own.node.address(family) for family in FAMILIES}
     # Without an own address the family is off; with this one the peer would be ourselves (6.1).
     return [c for c in kept.values() if own[c.family] and own[c.family] != c.address]
@@ -101,14 +112,30 @@ def _forward(kind: str, cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate
         if asn is not None:
             yield _by_address(kind, cluster, peer, asn)
     elif peer.peer_selector is not None:
-        for host in cluster.selected(peer.peer_selector):
-            yield from _to_host(kind, peer, host, FAMILIES)
+        yield from _to_hosts(cluster, kind, peer, cluster.selected(peer.peer_selector), FAMILIES)
     elif peer.local_workload_selector is not None and peer.asn is not None:
         for workload in cluster.workloads:
             if workload.peer == peer.name:
                 for address in workload.addresses:
                     # Felix has matched the selector; the pod dials (6.7).
                     yield Candidate("Local_Workload", address, peer.asn, None, peer, passive=True, local_workload=True)
+
+
+def _to_hosts(
+    cluster: Cluster, kind: str, peer: r.BGPPeer, hosts: Iterable[Host], families: tuple[Family, ...]
+) -> Iterator[Candidate]:
+    """Those of thousands of nodes; the ones that did not change have the same candidates as before."""
+    tables = cluster.memory.table(_TABLES)
+    place = (peer.name, kind, families)
+    if place not in tables or tables[place][0] is not peer:
+        tables[place] = (peer, {})
+    known = tables[place][1]
+    for host in hosts:
+        held = known.get(host.name)
+        if held is None or held[0] is not host:
+            held = known[host.name] = (host, tuple(_to_host(kind, peer, host, families)))
+        yield from held[1]
+    Memory.trim(known, cluster.hosts_by_name)
 
 
 def _to_host(kind: str, peer: r.BGPPeer, host: Host, families: Iterable[Family]) -> Iterator[Candidate]:
@@ -158,9 +185,8 @@ def _reverse(cluster: Cluster, peer: r.BGPPeer) -> Iterator[Candidate]:
         if peer.peer_selector is None or not peer.peer_selector.matches(own.labels):
             return
         families = FAMILIES
-    for host in _ours(cluster, peer):
-        if host.node is not own:
-            yield from _to_host("Node", peer, host, families)
+    others = (host for host in _ours(cluster, peer) if host.node is not own)
+    yield from _to_hosts(cluster, "Node", peer, others, families)
 
 
 def _ours(cluster: Cluster, peer: r.BGPPeer) -> Iterable[Host]:

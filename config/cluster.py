@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from operator import attrgetter
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bgpd.family import Family
 from config import resources as r
+from config.hosts import Host, Hosts
 from config.memory import Memory
 from config.problems import Problem
 from config.selector import Selector
@@ -20,24 +21,11 @@ from config.services import ServiceAddress, ServiceRules, service_addresses
 from config.snapshot import Snapshot
 from config.values import Prefix, prefix
 
-__all__ = ["DEFAULT_ASN", "Block", "Cluster", "Host", "view"]
+__all__ = ["DEFAULT_ASN", "Block", "Cluster", "view"]
 
 DEFAULT_ASN = 64512
 DEFAULT_PORT = 179
 _EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-
-
-@frozen
-class Host:
-    """A node with what the defaults give it. The same object as long as nothing of it changes."""
-
-    node: r.Node
-    asn: int
-    """Its own, else the cluster's."""
-    port: int | None
-    """The listenPort that configuration gives it; None = none given, so 179."""
-    name: str
-    """The node's name."""
 
 
 @frozen(eq=False)
@@ -55,6 +43,8 @@ class Cluster:
     hosts: tuple[Host, ...]
     """All nodes, by name."""
     by_address: Mapping[str, tuple[Host, ...]]
+    unique_addresses: bool
+    """No two nodes have the same one."""
     cluster_ips: tuple[Prefix, ...]
     """serviceClusterIPs, or what the environment puts in their place."""
     workloads: tuple[r.Workload, ...]
@@ -111,20 +101,19 @@ class Cluster:
 
     def blocks(self, family: Family) -> tuple[Block, ...]:
         """The node's own blocks of a family, pending and deleted ones left out, by prefix."""
-        affinities = self.snapshot.of(r.BlockAffinity)
-        cidrs = self.own.node.pod_cidrs if self.env.get("USE_POD_CIDR", "") == "true" else None
         own = self.own.name
+        if self.env.get("USE_POD_CIDR", "") == "true":
+            found = self.own.node.pod_cidrs
+        else:
+            affinities = self.snapshot.of(r.BlockAffinity)
+            mine = self.memory.chosen("own blocks", affinities, lambda entry: entry.node == own, (own,))
+            found = self.memory.made("blocks", (mine,), lambda: tuple(b.cidr for b in mine.values() if _counts(b)))
 
         def make() -> tuple[Block, ...]:
-            if cidrs is not None:
-                return tuple(Block(cidr) for cidr in cidrs)
-            # Walked for each change of any node's block: no more than a look at the name for those of others.
-            mine = [entry for entry in affinities.values() if entry.node == own]
-            return tuple(Block(entry.cidr) for entry in mine if _counts(entry))
+            unique = {cidr.key: Block(cidr) for cidr in found if cidr.family == family}
+            return tuple(unique[key] for key in sorted(unique))
 
-        made = self.memory.made("blocks", (affinities, cidrs, own), make)
-        unique = {block.cidr.key: block for block in made if block.cidr.family == family}
-        return self.memory.shared(("blocks", family), tuple(unique[key] for key in sorted(unique)))
+        return self.memory.made(("blocks", family), (found,), make)
 
     def pools(self, family: Family) -> tuple[r.IPPool, ...]:
         """The pools of a family by text of their CIDR; of two with one CIDR, the first by name."""
@@ -185,18 +174,18 @@ def view(
     default = configs.get("default") or memory.shared("default", r.BGPConfiguration("default"))
     cluster_asn = default.asn or DEFAULT_ASN
     nodes = snapshot.nodes()
-    hosts, by_address = memory.made("hosts", (nodes, configs), lambda: _hosts(nodes, configs, cluster_asn, memory))
-    place = bisect_left(hosts, node, key=_name_of)
+    hosts = memory.made("hosts", (nodes, configs), lambda: _hosts(nodes, configs, cluster_asn, memory))
     return Cluster(
         snapshot=snapshot,
         env=env,
         memory=memory,
         asn=cluster_asn,
-        own=hosts[place],
+        own=hosts.named[bisect_left(hosts.names, node)],
         config=default,
         own_config=configs.get(f"node.{node}"),
-        hosts=hosts,
-        by_address=by_address,
+        hosts=hosts.named,
+        by_address=hosts.by_address,
+        unique_addresses=not hosts.shared,
         cluster_ips=_cluster_ips(default, env, problems),
         workloads=memory.shared("workloads", tuple(sorted(workloads, key=_name_of))),
     )
@@ -207,27 +196,28 @@ _name_of = attrgetter("name")
 
 def _hosts(
     nodes: Mapping[str, r.Node], configs: Mapping[str, r.BGPConfiguration], cluster_asn: int, memory: Memory
-) -> tuple[tuple[Host, ...], Mapping[str, tuple[Host, ...]]]:
-    """Hosts by name, and by address. Of thousands of nodes, those that did not change keep their Host."""
+) -> Hosts:
+    port = _ports(configs)
+
+    def make(node: r.Node) -> Host:
+        return Host(node, node.asn or cluster_asn, port(node.name), node.name)
+
+    last = memory.last("hosts")
+    if last is None:
+        return Hosts.of(nodes, make)
+    before: Hosts = last[1]
+    if last[0][1] is configs:
+        return before.after(nodes, make)
+    fresh = Hosts.of(nodes, make)
+    return evolve(before, nodes=nodes) if before.named == fresh.named else fresh
+
+
+def _ports(configs: Mapping[str, r.BGPConfiguration]) -> Callable[[str], int | None]:
+    """The listenPort that configuration gives a node."""
     default = configs.get("default")
     usual = default.listen_port if default is not None else None
-    ports = {name[5:]: config.listen_port for name, config in configs.items() if name.startswith("node.")}
-    known = memory.table("host", (configs,))
-    hosts: list[Host] = []
-    for name in sorted(nodes):
-        host = known.get(name)
-        node = nodes[name]
-        if host is None or host.node is not node:
-            host = known[name] = Host(node, node.asn or cluster_asn, ports.get(name) or usual, name)
-        hosts.append(host)
-    Memory.trim(known, nodes)
-    by_address: dict[str, tuple[Host, ...]] = {}
-    for host in hosts:
-        for address in (host.node.ipv4_address, host.node.ipv6_address):
-            if address:
-                there = by_address.get(address)
-                by_address[address] = (host,) if there is None else (*there, host)
-    return tuple(hosts), by_address
+    own = {name[5:]: config.listen_port for name, config in configs.items() if name.startswith("node.")}
+    return lambda name: own.get(name) or usual
 
 
 def _usable(snapshot: Snapshot, node: str, problems: list[Problem]) -> bool:

@@ -81,7 +81,7 @@ def _settings(cluster: Cluster, problems: list[Problem]) -> SpeakerSettings:
         peers=wanted.peers,
         import_chains=imports,
         export_chains=exports,
-        static_routes=static_routes(cluster, wanted.explicit),
+        static_routes=static_routes(cluster, wanted.gateways),
         learn=LearnSettings(ignored_interfaces=(*cluster.config.ignored_interfaces, *BUILT_IN_IGNORED)),
         fib=FibSettings(
             chains=tuple((family, kernel_chain(cluster, family)) for family in FAMILIES), metric_base=MAXIMUM

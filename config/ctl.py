@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import click
 from attrs import asdict
@@ -195,7 +196,7 @@ def _peers(settings: SpeakerSettings) -> list[str]:
             peer.ttl_security_hops or "-",
             peer.label,
         )
-        for peer in settings.peers
+        for peer in sorted(settings.peers, key=attrgetter("name"))
     ]
     return table(head, rows) if rows else ["no sessions"]
 

@@ -8,8 +8,10 @@ but speed, and a property test holds compiles with memory against fresh ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
+
+from config.snapshot import changed_since
 
 __all__ = ["Memory"]
 
@@ -22,6 +24,7 @@ class Memory:
     def __init__(self) -> None:
         self._made: dict[object, tuple[tuple[object, ...], Any]] = {}
         self._values: dict[object, Any] = {}
+        self._chosen: dict[object, tuple[tuple[object, ...], Mapping[str, Any], dict[str, Any]]] = {}
         self._tables: dict[object, tuple[tuple[object, ...], dict[Any, Any]]] = {}
 
     def made(self, key: object, inputs: tuple[object, ...], make: Callable[[], T]) -> T:
@@ -56,9 +59,26 @@ class Memory:
             known = self._tables[key] = (inputs, {})
         return known[1]
 
-    def drop(self, key: object) -> None:
-        """Forget a table."""
-        self._tables.pop(key, None)
+    def chosen(
+        self, key: object, objects: Mapping[str, T], keep: Callable[[T], bool], inputs: tuple[object, ...]
+    ) -> dict[str, T]:
+        """The objects that `keep`, which depends on `inputs`, keeps, by name: the same dict while they are the same.
+
+        Where the map came from the last one, no more is looked at than what has changed.
+        """
+        known = self._chosen.get(key)
+        found: dict[str, T] | None = None
+        if known is not None and _same(known[0], inputs):
+            names = changed_since(objects, known[1])
+            if names is not None:
+                kept: dict[str, T] = known[2]
+                before = {name: kept[name] for name in names if name in kept}
+                after = {name: objects[name] for name in names if name in objects and keep(objects[name])}
+                found = kept if before == after else {**_without(kept, before), **after}
+        if found is None:
+            found = {name: entry for name, entry in objects.items() if keep(entry)}
+        self._chosen[key] = (inputs, objects, found)
+        return found
 
     @staticmethod
     def trim(table: dict[Any, Any], live: Collection[Any]) -> None:
@@ -67,6 +87,10 @@ class Memory:
             kept = {key: table[key] for key in live if key in table}
             table.clear()
             table.update(kept)
+
+
+def _without(objects: dict[str, T], gone: Collection[str]) -> dict[str, T]:
+    return {name: entry for name, entry in objects.items() if name not in gone}
 
 
 def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:

@@ -1,23 +1,20 @@
 """The settings of a node's sessions (calico-bgp.md 6.2, 6.6, 6.9).
 
-Sessions name their policy chains (`config.chains`), so that a changed chain costs no session anything; and of
-thousands of sessions, a changed node costs its own alone.
+Sessions name their policy chains (`config.chains`), so that a changed chain costs no session anything. Those that do
+not change are the same objects from one compile to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from operator import attrgetter
+from attrs import frozen
 
-from attrs import evolve, frozen
-
-from bgpd.family import FAMILIES, Family
 from bgpd.settings import NextHopMode, PeerSettings
 from config import resources as r
-from config.candidates import Candidate, explicit_candidates, session_name
+from config.candidates import Candidate, explicit_candidates
 from config.chains import Policy, families
-from config.cluster import DEFAULT_PORT, Cluster, Host
+from config.cluster import DEFAULT_PORT, Cluster
 from config.memory import Memory
+from config.mesh import clash, held_down, mesh
 from config.passwords import Password, Passwords
 from config.problems import Problem
 
@@ -35,9 +32,10 @@ _NEXT_HOP = {
 class Sessions:
     """Which sessions there are. The same object while none of them changes."""
 
-    explicit: tuple[Candidate, ...]
+    gateways: tuple[Candidate, ...]
+    """Those whose BGPPeer says by which gateway the peer is reached."""
     peers: tuple[PeerSettings, ...]
-    """Those of BGPPeers by name, then the mesh by family and node."""
+    """Those of BGPPeers in their order, then the mesh by family and node."""
     policies: tuple[Policy, ...]
     """Whose chains they name."""
     problems: tuple[Problem, ...]
@@ -61,91 +59,61 @@ def _sessions(cluster: Cluster) -> Sessions:
     problems: list[Problem] = []
     passwords = Passwords(cluster, problems)
     explicit = tuple(explicit_candidates(cluster, problems))
-    policies = {_policy(cluster, candidate) for candidate in explicit}
-    settled = _settled([_session(cluster, candidate, passwords) for candidate in explicit], problems)
-    running = {(peer.address, peer.port): peer for peer in settled if not peer.disabled}
-    peers = sorted(settled, key=attrgetter("name"))
-    for policy, found in _mesh(cluster, running, {peer.address: peer for peer in running.values()}, passwords):
-        policies.add(policy)
+    memory = cluster.memory
+    built, policies = _built(cluster, explicit, passwords)
+    peers = _settled(memory, built, problems)
+    for theirs, found in mesh(cluster, peers, passwords):
+        policies.update(theirs)
         peers += found
-    return Sessions(explicit, cluster.memory.shared("peers", tuple(peers)), tuple(sorted(policies)), tuple(problems))
-
-
-# --- mesh (6.2)
-
-
-def _mesh(
-    cluster: Cluster,
-    running: dict[tuple[str, int], PeerSettings],
-    addresses: dict[str, PeerSettings],
-    passwords: Passwords,
-) -> Iterator[tuple[Policy, tuple[PeerSettings, ...]]]:
-    """The mesh's sessions, by policy and node. A BGPPeer's session to the same address and port stands for them."""
-    own = cluster.own.node
-    if not cluster.config.mesh or own.cluster_id:
-        return
-    password = passwords.of("BGPConfiguration/default", cluster.config.mesh_password)
-    password = cluster.memory.shared("mesh password", password)
-    for family in FAMILIES:
-        mine = own.address(family)
-        if not mine:
-            continue
-        inputs = (cluster.own, cluster.config, password)
-        known = cluster.memory.table(("mesh", family), inputs)
-        inside: list[PeerSettings] = []
-        outside: list[PeerSettings] = []
-        for host in cluster.hosts:
-            held = known.get(host.name)
-            if held is None or held[0] is not host:
-                held = known[host.name] = (host, _mesh_session(cluster, host, family, mine, password))
-            peer = held[1]
-            if peer is not None:
-                if peer.address in addresses:
-                    peer = _beside(peer, (running.get((peer.address, peer.port)), addresses[peer.address]))
-                (inside if host.asn == cluster.own.asn else outside).append(peer)
-        Memory.trim(known, cluster.hosts_by_name)
-        for internal, found in ((True, inside), (False, outside)):
-            if found:
-                yield Policy(family, internal), _unique(cluster, found)
-
-
-def _mesh_session(cluster: Cluster, host: Host, family: Family, mine: str, password: Password) -> PeerSettings | None:
-    address = host.node.address(family)
-    if host.node is cluster.own.node or host.node.cluster_id or not address or address == mine:
-        return None
-    restart = cluster.config.mesh_restart_time
-    return PeerSettings(
-        name=session_name("Mesh", address),
-        address=address,
-        asn=host.asn,
-        port=host.port or DEFAULT_PORT,
-        # Both sides compare the texts, so exactly one of them dials.
-        passive=address > mine,
-        source_address=mine,
-        password=password.key,
-        disabled=password.missing,
-        families=families(cluster, Policy(family, host.asn == cluster.own.asn)),
-        restart_time=120 if restart is None else restart,
-        label="node-to-node mesh",
+    return Sessions(
+        memory.shared("gateways", tuple(one for one in explicit if one.origin.reachable_by)),
+        memory.shared("peers", tuple(peers)),
+        tuple(sorted(policies)),
+        tuple(problems),
     )
 
 
-def _beside(peer: PeerSettings, others: Iterable[PeerSettings | None]) -> PeerSettings:
-    reason = next((text for other in others if other is not None and (text := _clash(other, peer))), "")
-    return evolve(peer, disabled=reason) if reason and not peer.disabled else peer
-
-
-def _unique(cluster: Cluster, peers: list[PeerSettings]) -> tuple[PeerSettings, ...]:
-    """Of several nodes with one address, the first by name."""
-    if all(len(hosts) == 1 for hosts in cluster.by_address.values()):
-        return tuple(peers)
-    unique: dict[str, PeerSettings] = {}
-    for peer in peers:
-        unique.setdefault(peer.name, peer)
-    return tuple(unique.values())
-
-
 # --- sessions of BGPPeers (6.6, 6.9)
+
+
+def _built(
+    cluster: Cluster, explicit: tuple[Candidate, ...], passwords: Passwords
+) -> tuple[list[PeerSettings], set[Policy]]:
+    """The sessions, and the policies that they name. On a reflector they are thousands: those whose candidate is what
+    it was are taken over."""
+    known = cluster.memory.table("explicit sessions", (cluster.own,))
+    if len(known) > 2 * len(explicit) + 64:
+        known.clear()
+    of_peer: dict[str, Password] = {}
+    policies: dict[int, Policy] = {}
+    built: list[PeerSettings] = []
+    for candidate in explicit:
+        origin = candidate.origin
+        password = of_peer.get(origin.name)
+        if password is None:
+            password = of_peer[origin.name] = _password(candidate, passwords)
+        last = known.get(candidate.key)
+        if last is None or not (_same(last[0], candidate) and _same(last[1], password)):
+            last = known[candidate.key] = (candidate, password, _session(cluster, candidate, password))
+        peer: PeerSettings = last[2]
+        built.append(peer)
+        if id(peer.families) not in policies:
+            policies[id(peer.families)] = _policy(cluster, candidate)
+    return built, set(policies.values())
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other or one == other
+
+
+def _password(candidate: Candidate, passwords: Passwords) -> Password:
+    """A pod's session has none (6.7)."""
+    reference = None if candidate.local_workload else candidate.origin.password
+    return passwords.of(f"BGPPeer/{candidate.origin.name}", reference)
+
+
+def _session(cluster: Cluster, candidate: Candidate, password: Password) -> PeerSettings:
+    return _workload(cluster, candidate) if candidate.local_workload else _explicit(cluster, candidate, password)
 
 
 def _internal(cluster: Cluster, candidate: Candidate) -> bool:
@@ -159,12 +127,6 @@ def _local_asn(candidate: Candidate) -> int | None:
 
 def _policy(cluster: Cluster, candidate: Candidate) -> Policy:
     return Policy(candidate.family, _internal(cluster, candidate), candidate.origin.filters)
-
-
-def _session(cluster: Cluster, candidate: Candidate, passwords: Passwords) -> PeerSettings:
-    if candidate.local_workload:
-        return _workload(cluster, candidate)
-    return _explicit(cluster, candidate, passwords.of(f"BGPPeer/{candidate.origin.name}", candidate.origin.password))
 
 
 def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
@@ -214,32 +176,26 @@ def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> Pee
 # --- several sessions to one address
 
 
-def _settled(peers: list[PeerSettings], problems: list[Problem]) -> list[PeerSettings]:
+def _settled(memory: Memory, peers: list[PeerSettings], problems: list[Problem]) -> list[PeerSettings]:
     """Hold down what cannot run beside an earlier session to the same address.
 
     Two to different ports share the address's TCP-MD5 key and TTL rule, as the kernel tells incoming connections apart
     by nothing else.
     """
+    if len({peer.address for peer in peers}) == len(peers):
+        return peers
     running: dict[str, list[PeerSettings]] = {}
     settled: list[PeerSettings] = []
     for peer in peers:
         others = running.setdefault(peer.address, [])
-        reason = next((text for other in others if (text := _clash(other, peer))), "")
+        reason = next((text for other in others if (text := clash(other, peer))), "")
         if reason and not peer.disabled:
             problems.append(_clash_problem(peer, reason))
-            peer = evolve(peer, disabled=reason)
+            peer = held_down(memory, peer, reason)
         elif not peer.disabled:
             others.append(peer)
         settled.append(peer)
     return settled
-
-
-def _clash(other: PeerSettings, peer: PeerSettings) -> str:
-    if other.port == peer.port:
-        return f"session {other.name} is to the same address and port"
-    if (other.password, other.ttl_security_hops) != (peer.password, peer.ttl_security_hops):
-        return f"session {other.name} to the same address has another password or another ttlSecurity"
-    return ""
 
 
 def _clash_problem(peer: PeerSettings, reason: str) -> Problem:

@@ -6,7 +6,7 @@ its removal comes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,13 +16,53 @@ from config import resources as r
 from config.problems import Problem
 from config.resources import Resource
 
-__all__ = ["Key", "Put", "Refuse", "Remove", "Snapshot", "StoreChange"]
+__all__ = ["Key", "Objects", "Put", "Refuse", "Remove", "Snapshot", "StoreChange", "changed_since"]
 
 Key = tuple[str, str]
 """(kind, name)."""
 
 T = TypeVar("T", bound=Resource)
 _NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Objects(dict[str, Resource]):
+    """All objects of a kind by name. Never changed once it is in a snapshot; it knows in which names it differs from
+    the ones that it came from, so that whoever has followed those need not look at thousands to find one."""
+
+    __slots__ = ("_mark", "_steps")
+
+    def __init__(self, before: Mapping[str, Resource] = MappingProxyType({})) -> None:
+        super().__init__(before)
+        self._mark = object()
+        self._steps: tuple[tuple[object, frozenset[str]], ...] = ()
+        """(mark of an earlier one, names changed since then until the next), the last step first."""
+
+    def came_from(self, before: Mapping[str, Resource], names: Collection[str]) -> None:
+        """Note that these names alone may differ from `before`."""
+        if isinstance(before, Objects) and len(names) <= _STEPS:
+            self._steps = ((before._mark, frozenset(names)), *before._steps[: _STEPS - 1])
+
+    def changed_since(self, before: Mapping[str, Resource]) -> set[str] | None:
+        """Names that may differ; None: it is not known, or they are many."""
+        if before is self:
+            return set()
+        if not isinstance(before, Objects):
+            return None
+        names: set[str] = set()
+        for mark, changed in self._steps:
+            names |= changed
+            if mark is before._mark:
+                return names
+        return None
+
+
+_STEPS = 64
+"""Changes that are remembered; and the largest one in which it is worth it."""
+
+
+def changed_since(after: Mapping[str, Any], before: Mapping[str, Any]) -> set[str] | None:
+    """The names by which two maps of one kind may differ; None: it is not known, or they are many."""
+    return after.changed_since(before) if isinstance(after, Objects) else None
 
 
 @frozen
@@ -74,12 +114,13 @@ class Snapshot:
         """The snapshot after these changes, in order."""
         objects: dict[str, Any] = dict(self.objects)
         problems = dict(self.problems)
-        copied: set[str] = set()
+        changed: dict[str, set[str]] = {}
         for change in changes:
             kind, name = change.key
-            if kind not in copied:
-                copied.add(kind)
-                objects[kind] = dict(objects.get(kind, {}))
+            if kind not in changed:
+                changed[kind] = set()
+                objects[kind] = Objects(objects.get(kind, {}))
+            changed[kind].add(name)
             problems.pop(change.key, None)
             if isinstance(change, Put):
                 objects[kind][name] = change.resource
@@ -91,6 +132,8 @@ class Snapshot:
                     objects[kind].setdefault(name, change.instead)
             else:
                 objects[kind].pop(name, None)
+        for kind, names in changed.items():
+            objects[kind].came_from(self.objects.get(kind, {}), names)
         return Snapshot(objects, problems, self.source_problems, self.complete)
 
     def is_news_after(self, before: Snapshot) -> bool:

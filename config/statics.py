@@ -14,7 +14,7 @@ __all__ = ["static_routes"]
 
 
 def static_routes(cluster: Cluster, sessions: tuple[Candidate, ...]) -> tuple[StaticRoute, ...]:
-    """All static routes of the node, one per prefix, by family and prefix. `sessions`: those of BGPPeers."""
+    """All static routes of the node, one per prefix, by family and prefix. `sessions`: those reached by a gateway."""
     of_family = [(cluster.blocks(f), cluster.services(f), cluster.service_addresses(f)) for f in FAMILIES]
     inputs = (sessions, cluster.own, *chain.from_iterable(of_family))
     return cluster.memory.made("static routes", inputs, lambda: _static_routes(cluster, sessions))

@@ -18,7 +18,7 @@ from config.parse import identify, parse_resource, unfold
 from config.problems import Problem, ResourceError
 from config.resources import KINDS, Workload
 from config.selector import SelectorError, parse_selector
-from config.snapshot import Put, Refuse, Remove, Snapshot, StoreChange
+from config.snapshot import Put, Refuse, Remove, Snapshot, StoreChange, changed_since
 from config.view import plain
 from tests.property.config_clusters import clusters, resources, workloads
 
@@ -348,16 +348,45 @@ steps = st.lists(st.tuples(st.booleans(), resources), max_size=10)
 @given(clusters, steps, workloads)
 @settings(max_examples=80, deadline=None)
 def test_memory_changes_nothing(start: list[Any], later: list[tuple[bool, Any]], pods: list[Workload]) -> None:
-    """However a state came about, and whatever was compiled before: it is compiled to the same."""
-    memories = {name: Memory() for name in ("a", "b")}
+    """However a state came about, and whatever was compiled before: it is compiled to the same.
+
+    One memory sees every state, one every third alone, and one also states that come to nothing.
+    """
+    memories = {(name, every): Memory() for name in ("a", "b") for every in (1, 3, -1)}
     snapshot = _snapshot(start)
     for number, (put, item) in enumerate([(True, None), *later]):
+        found = pods[: number % 3]
         if item is not None:
             (change,) = _puts([item])
-            snapshot = snapshot.apply([change if put else Remove(change.key)])
-        found = pods[: number % 3]
-        for name, memory in memories.items():
-            assert compile(snapshot, name, {}, memory, found) == compile(snapshot, name, {}, None, reversed(found))
+            now = snapshot.apply([change if put else Remove(change.key)])
+            for name in ("a", "b"):
+                other = snapshot.apply([Remove(change.key) if put else change])
+                compile(other, name, {}, memories[name, -1], found)
+            snapshot = now
+        fresh = {name: compile(snapshot, name, {}, None, reversed(found)) for name in ("a", "b")}
+        for (name, every), memory in memories.items():
+            if every < 0 or number % every == 0:
+                assert compile(snapshot, name, {}, memory, found) == fresh[name]
+
+
+@given(st.lists(st.lists(st.tuples(st.booleans(), resources), max_size=3), max_size=8), st.integers(0, 8))
+def test_a_map_knows_what_it_differs_in(sequence: list[list[tuple[bool, Any]]], first: int) -> None:
+    snapshots = [Snapshot()]
+    for batch in sequence:
+        changes = [change if put else Remove(change.key) for put, item in batch for change in _puts([item])]
+        snapshots.append(snapshots[-1].apply(changes))
+    aside = snapshots[min(first, len(sequence))].remove(("Node", "a"))
+    for one in snapshots:
+        for other in (*snapshots, aside):
+            for kind in other.objects.keys() & one.objects.keys():
+                before, after = one.objects[kind], other.objects[kind]
+                names = changed_since(after, before)
+                if names is not None:
+                    assert {
+                        name for name in before.keys() | after.keys() if before.get(name) is not after.get(name)
+                    } <= names
+    last = snapshots[-1].objects
+    assert all(changed_since(last[kind], held) is not None for kind, held in snapshots[0].objects.items())
 
 
 @given(clusters, steps)

@@ -25,7 +25,7 @@ from attrs import frozen
 
 from config.encode import FORM, DecodeError, decode_resource, encode
 from config.resources import Resource
-from config.snapshot import Key, Put, Remove
+from config.snapshot import Key, Put, Remove, changed_since
 
 __all__ = ["Copy", "CopyFile"]
 
@@ -155,11 +155,15 @@ def differences(
         before, after = old.get(kind, {}), new.get(kind, {})
         if before is after:
             continue
-        for name in before.keys() - after.keys():
-            yield Remove((kind, name))
-        for name, resource in after.items():
-            if before.get(name) is not resource:
-                yield Put(resource)
+        names = changed_since(after, before)
+        if names is None:
+            names = before.keys() | after.keys()
+        for name in names - after.keys():
+            if name in before:
+                yield Remove((kind, name))
+        for name in after.keys() & names:
+            if before.get(name) is not after[name]:
+                yield Put(after[name])
 
 
 def _line(value: Any) -> bytes:

@@ -170,7 +170,7 @@ class FileDatastore:
         is_file = event.name.endswith(SUFFIXES) and not event.name.startswith(".") and not outside
         if not is_file or event.mask & (inotify.ISDIR | inotify.OVERFLOW):
             # Folders, the symbolic links of a ConfigMap volume (..data), the confirmation, lost events.
-            if event.mask & (inotify.MODIFY | inotify.CLOSE_WRITE):
+            if event.mask & (inotify.MODIFY | inotify.CLOSE_WRITE) or self._is_aside(event, path):
                 return
             self._walk_due = True
         elif event.mask & inotify.MODIFY:
@@ -181,6 +181,15 @@ class FileDatastore:
             if event.mask & inotify.COMPLETED:
                 self._writing.discard(path)
         self._wake.set()
+
+    def _is_aside(self, event: Event, path: str) -> bool:
+        """Whether it is about a file that is none of ours, as editors and writers put one beside the real one."""
+        if event.mask & (inotify.ISDIR | inotify.OVERFLOW) or event.name in ("", CONFIRMATION):
+            return False
+        if event.name.startswith("..") or event.directory == os.path.dirname(self.directory) != self.directory:
+            return False
+        # A symbolic link to a folder shows no other sign of being one.
+        return path not in self._folder.directories and not os.path.isdir(path)
 
     def _watch_directories(self, directories: Iterable[str]) -> None:
         if self._inotify is None:

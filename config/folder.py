@@ -198,6 +198,8 @@ class Folder:
         self.directories: set[str] = set()
         """Folders that were walked at the last scan."""
         self._files: dict[str, _File] = {}
+        self._faulty: set[str] = set()
+        """Files that `problems` has something to say of."""
         self._owners: dict[Key, list[str]] = {}
 
     def __len__(self) -> int:
@@ -296,6 +298,10 @@ class Folder:
             self._files.pop(path, None)
         else:
             self._files[path] = new
+        if new is not None and (new.content.problems or new.content.notices):
+            self._faulty.add(path)
+        else:
+            self._faulty.discard(path)
 
     def _winner(self, key: Key) -> Entry | None:
         """The entry that counts for an object, with other files that hold it among its notices."""
@@ -329,7 +335,7 @@ class Folder:
     def problems(self) -> tuple[Problem, ...]:
         """Faults of files, not of objects."""
         found: list[Problem] = []
-        for path in sorted(self._files):
+        for path in sorted(self._faulty):
             found += self._files[path].content.problems
             found += self._files[path].content.notices
         return tuple(found)

@@ -76,7 +76,8 @@ class Inotify:
         for watch, directory in list(self._paths.items()):
             if directory not in directories:
                 self._libc.inotify_rm_watch(self._fd, watch)
-                del self._paths[watch]
+                # Its IGNORED event may have been read by now: events are read in another thread.
+                self._paths.pop(watch, None)
 
     def read(self) -> Iterator[Event]:
         """All events that wait."""

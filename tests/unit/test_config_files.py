@@ -14,7 +14,7 @@ import pytest
 
 from config import resources as r
 from config.files import CONFIRMATION, DatastoreError, FileDatastore
-from config.folder import read_file
+from config.folder import Folder, read_file
 from config.snapshot import Snapshot
 from config.wiped import SETTLE
 
@@ -257,6 +257,45 @@ def test_kubernetes_volume_is_followed(tmp_path: Path) -> None:
         await watched.until(lambda s: pools(s) == {"p": "11.0.0.0/8", "q": "10.0.0.0/8"})
 
     follow(tmp_path, script)
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    root, other = tmp_path / "calico", tmp_path / "other"
+    for folder, name in ((root, "p"), (other, "q")):
+        folder.mkdir()
+        (folder / "a.yaml").write_text(pool(name))
+
+    async def script(watched: Watched) -> None:
+        os.symlink(other, root / "more")
+        await watched.until(lambda s: set(pools(s)) == {"p", "q"})
+        (root / "more").unlink()
+        await watched.until(lambda s: set(pools(s)) == {"p"})
+
+    follow(root, script)
+
+
+def test_files_beside_cost_no_look_at_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes a file and gives it its name then changes that one alone."""
+    (tmp_path / "a.yaml").write_text(pool("p"))
+    walks: list[str] = []
+
+    async def script(watched: Watched) -> None:
+        walk = Folder.walk
+
+        def counted(folder: Folder) -> object:
+            walks.append(folder.root)
+            return walk(folder)
+
+        monkeypatch.setattr(Folder, "walk", counted)
+        for name in ("b.yaml.tmp", ".b.yaml.swp"):
+            (tmp_path / name).write_text(pool("q"))
+            os.replace(tmp_path / name, tmp_path / "b.yaml")
+            await watched.until(lambda s: set(pools(s)) == {"p", "q"})
+            (tmp_path / "b.yaml").unlink()
+            await watched.until(lambda s: set(pools(s)) == {"p"})
+
+    follow(tmp_path, script)
+    assert not walks
 
 
 def test_vanished_folder_is_held_and_found_again(tmp_path: Path) -> None:

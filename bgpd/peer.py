@@ -113,7 +113,8 @@ class Peer:
     def remember_malformed(self, update: ParsedUpdate, why: str, now: float) -> None:
         """Keep what the UPDATE withdrew, for whoever asks where these prefixes are."""
         for family, entries in update.unreach:
-            skip = 4 if (adj := self.importer.adj.get(family)) is not None and adj.add_path else 0
+            adj = self.importer.adj.get(family)
+            skip = 4 if adj is not None and adj.add_path and not update.path_id else 0
             for entry in entries[:MALFORMED_KEPT]:
                 place = (family, entry[skip:])
                 self.malformed.pop(place, None)

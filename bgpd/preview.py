@@ -151,8 +151,8 @@ class Preview:
     def _without(self, peer: Peer) -> Iterator[None]:
         for family, adj in list(peer.importer.adj.items()):
             for part in _slices(list(adj.routes)):
-                for number, (path, entries) in enumerate(adj.by_path(part)):
-                    for key in () if path.rejected else adj.keys_of(entries):
+                for number, (path, keys) in enumerate(adj.by_path(part)):
+                    for key in () if path.rejected else keys:
                         self._put(family, key, path.source, path.path_id, None)
                     if not number % _GROUPS:
                         yield
@@ -163,10 +163,10 @@ class Preview:
             if family not in {entry.family for entry in peer.settings.families}:
                 continue
             for part in _slices(list(adj.routes)):
-                for number, (old, entries) in enumerate(adj.by_path(part)):
+                for number, (old, found) in enumerate(adj.by_path(part)):
                     if not number % _GROUPS:
                         yield
-                    for path, keys in importer.preview(old, family, adj.keys_of(entries)):
+                    for path, keys in importer.preview(old, family, found):
                         if path.same(old):
                             continue
                         for key in keys:

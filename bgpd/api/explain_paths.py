@@ -111,10 +111,10 @@ def rejected_paths(peer: Peer, family: Family, key: bytes) -> list[Path]:
     if adj is None:
         return []
     if not adj.add_path:
-        found = [adj.routes.get(key)]
+        found = [adj.get(0, key)]
     elif len(peer.source.send_ids) <= len(adj.routes):
         # Every path id that the peer ever used, which are few: a walk over its routes would be long.
-        found = [adj.routes.get(number.to_bytes(4, "big") + key) for number in sorted(peer.source.send_ids)]
+        found = [adj.get(number, key) for number in sorted(peer.source.send_ids)]
     else:
         found = list(adj.lookup(key))
     return [path for path in found if path is not None and path.rejected]

@@ -25,7 +25,7 @@ from bgpd.peer import Peer
 from bgpd.policy.chain import Leaf, pour
 from bgpd.policy.prefixes import compile_prefixes, truncate
 from bgpd.policy.terms import MatchPrefix, PrefixRange
-from bgpd.rib.adj_rib_in import AdjRibIn
+from bgpd.rib.adj_rib_in import AdjRibIn, key_of
 from bgpd.rib.decision import best, multipath, offered, paths
 from bgpd.rib.export import Exporter
 from bgpd.rib.export import Outgoing as Sent
@@ -45,14 +45,13 @@ Lines = Callable[[bytes], Iterable[bytes]]
 
 
 class Table:
-    """One family's part of an answer: the keys to walk, and what each gives."""
+    """One family's part of an answer: the keys to walk, or entries of `adj`, and what each gives."""
 
-    def __init__(self, family: Family, keys: tuple[bytes, ...], lines: Lines, skip: int = 0) -> None:
+    def __init__(self, family: Family, keys: tuple[bytes, ...], lines: Lines, adj: AdjRibIn | None = None) -> None:
         self.family = family
         self.keys = keys
         self.lines = lines
-        self.skip = skip
-        """Octets of path id before the NLRI key."""
+        self.adj = adj
 
 
 def routes(state: DaemonState, query: RouteQuery, pace: Pace) -> AsyncIterator[bytes]:
@@ -88,7 +87,7 @@ async def _body(tables: list[Table], query: RouteQuery, pace: Pace) -> AsyncIter
                 if query.limit and number >= query.limit:
                     truncated = True
                     break
-                text = text or head + render.prefix(family, key[table.skip :])
+                text = text or head + render.prefix(family, key_of(key))
                 out.append(text.encode() + rest)
                 size += len(out[-1])
                 number += 1
@@ -109,8 +108,8 @@ async def _ordered(table: Table, query: RouteQuery, pace: Pace) -> AsyncIterator
     """A table's keys that the query asks for, in the order of addresses."""
     keys = table.keys
     if query.prefix is not None:
-        keys = await _select(keys, table.skip, query, pace)
-    order = _order(table.skip)
+        keys = await _select(keys, query, pace)
+    order = _order(table.adj)
     # Tuples of bytes are left alone by the garbage collector; lists of them would be walked with each full collection.
     runs: list[tuple[bytes, ...]] = []
     for start in range(0, len(keys), _RUN):
@@ -123,14 +122,19 @@ async def _ordered(table: Table, query: RouteQuery, pace: Pace) -> AsyncIterator
             await pace.rest()
 
 
-def _order(skip: int) -> Callable[[bytes], tuple[bytes, int, bytes]]:
+def _order(adj: AdjRibIn | None) -> Callable[[bytes], tuple[bytes, int, int]]:
     """Sort key of table keys: address, length, path id."""
-    if skip:
-        return lambda key: (key[skip + 1 :], key[skip], key[:skip])
-    return lambda key: (key[1:], key[0], b"")
+    if adj is None or not adj.add_path:
+        return lambda key: (key[1:], key[0], 0)
+
+    def order(entry: bytes) -> tuple[bytes, int, int]:
+        key = key_of(entry)
+        return key[1:], key[0], adj.path_id_of(entry)
+
+    return order
 
 
-async def _select(keys: tuple[bytes, ...], skip: int, query: RouteQuery, pace: Pace) -> tuple[bytes, ...]:
+async def _select(keys: tuple[bytes, ...], query: RouteQuery, pace: Pace) -> tuple[bytes, ...]:
     """The keys equal to, inside or around the prefix asked for."""
     assert query.prefix is not None
     family, wanted = query.prefix
@@ -139,18 +143,19 @@ async def _select(keys: tuple[bytes, ...], skip: int, query: RouteQuery, pace: P
     selected: list[bytes] = []
     for part in slices(keys):
         if query.match == "longer":
-            selected += [k for k in part if inside(k[skip:])]
+            selected += [entry for entry in part if inside(key_of(entry))]
         elif query.match == "covering":
-            selected += [k for k in part if k[skip] <= length and truncate(wanted, k[skip]) == k[skip:]]
+            pairs = ((entry, key_of(entry)) for entry in part)
+            selected += [entry for entry, key in pairs if key[0] <= length and truncate(wanted, key[0]) == key]
         else:
-            selected += [k for k in part if k[skip:] == wanted]
+            selected += [entry for entry in part if key_of(entry) == wanted]
         await pace.rest()
     return tuple(selected)
 
 
-def _keys(table: dict[bytes, Path] | dict[bytes, Entry], query: RouteQuery, skip: int) -> tuple[bytes, ...]:
-    """All keys, or, where that is enough, the one asked for."""
-    if query.prefix is not None and query.match == "exact" and not skip:
+def _keys(table: dict[bytes, Path] | dict[bytes, Entry], query: RouteQuery, several: bool = False) -> tuple[bytes, ...]:
+    """All keys, or, where that is enough, the one asked for. `several`: a prefix may have more entries than one."""
+    if query.prefix is not None and query.match == "exact" and not several:
         return (query.prefix[1],) if query.prefix[1] in table else ()
     return tuple(table)
 
@@ -183,17 +188,17 @@ def _loc_rib(state: DaemonState, speaker: Speaker, family: Family, query: RouteQ
             flags = (path, path is chosen, len(shared) > 1 and path in shared, programmed)
             yield cache.get(flags, lambda p=path, f=flags: _rest(route(speaker, family, p, f[1], f[2], f[3])))  # type: ignore[misc]
 
-    return Table(family, _keys(table, query, 0), lines)
+    return Table(family, _keys(table, query), lines)
 
 
 def _received(speaker: Speaker, adj: AdjRibIn, query: RouteQuery) -> Table:
-    rib, skip = speaker.ribs[adj.family].table, 4 if adj.add_path else 0
+    rib = speaker.ribs[adj.family].table
     cache = _Cache()
 
     def lines(key: bytes) -> Iterator[bytes]:
         path = adj.routes.get(key)
         if path is not None:
-            chosen = best(rib.get(key[skip:])) is path
+            chosen = best(rib.get(key_of(key))) is path
             yield cache.get(
                 (path, chosen),
                 lambda: _rest(
@@ -201,7 +206,7 @@ def _received(speaker: Speaker, adj: AdjRibIn, query: RouteQuery) -> Table:
                 ),
             )
 
-    return Table(adj.family, _keys(adj.routes, query, skip), lines, skip)
+    return Table(adj.family, _keys(adj.routes, query, adj.add_path), lines, adj)
 
 
 def _advertised(speaker: Speaker, group: UpdateGroup, member: Member, query: RouteQuery) -> Table:
@@ -223,7 +228,7 @@ def _advertised(speaker: Speaker, group: UpdateGroup, member: Member, query: Rou
                     ),
                 )
 
-    return Table(family, _keys(table, query, 0), lines)
+    return Table(family, _keys(table, query), lines)
 
 
 class Outgoing:

@@ -7,30 +7,56 @@ from collections.abc import Iterator, Sequence
 from bgpd.family import Family
 from bgpd.rib.path import Path, Source
 
+_OTHER = b"\xff"
+"""Before path id and key. No prefix has this length, so it is no key that begins so."""
+
 
 class AdjRibIn:
     """One source's routes of one family.
 
-    `routes` maps NLRI keys to paths; where ADD-PATH is received, a key is preceded by the four octets of the path id.
+    `routes` maps entries to paths. As a rule a source has one path id for all it says, and 0 without ADD-PATH: an entry
+    of this `usual` one is the NLRI key, the very object that Loc-RIB has. Entries of others are longer, as `entries`
+    makes them.
     """
 
-    __slots__ = ("add_path", "family", "routes", "source")
+    __slots__ = ("add_path", "family", "routes", "source", "usual")
 
     def __init__(self, source: Source, family: Family, add_path: bool = False) -> None:
         self.source = source
         self.family = family
         self.add_path = add_path
         self.routes: dict[bytes, Path] = {}
+        self.usual = 0
+        """Path id of the first route; it changes only when there are none."""
 
     def __len__(self) -> int:
         return len(self.routes)
 
     def lookup(self, key: bytes) -> list[Path]:
         """All paths that this source has for an NLRI key, lowest path id first."""
+        path = self.routes.get(key)
+        found = [] if path is None else [path]
         if not self.add_path:
-            path = self.routes.get(key)
-            return [] if path is None else [path]
-        return sorted((p for k, p in self.routes.items() if k[4:] == key), key=lambda p: p.path_id)
+            return found
+        others = (other for entry, other in self.routes.items() if entry[:1] == _OTHER and entry[5:] == key)
+        return sorted((*found, *others), key=lambda path: path.path_id)
+
+    def get(self, path_id: int, key: bytes) -> Path | None:
+        """What the source says of an NLRI key under this path id."""
+        return self.routes.get(key if path_id == self.usual else _other(path_id) + key)
+
+    def path_id_of(self, entry: bytes) -> int:
+        """Of an entry."""
+        return int.from_bytes(entry[1:5], "big") if entry[:1] == _OTHER else self.usual
+
+    def entries(self, path_id: int, keys: list[bytes]) -> list[bytes]:
+        """What NLRI keys of a path id are called in `routes`."""
+        if not self.routes:
+            self.usual = path_id
+        if path_id == self.usual:
+            return keys
+        other = _other(path_id)
+        return [other + key for key in keys]
 
     def stale(self) -> int:
         """How many routes are of an older epoch."""
@@ -40,7 +66,7 @@ class AdjRibIn:
     def by_path(
         self, entries: Sequence[bytes] | None = None, before: int | None = None
     ) -> Iterator[tuple[Path, list[bytes]]]:
-        """Group entries (all, or the given ones that exist) by their path; entries keep their path id octets.
+        """NLRI keys by their path, of all entries or of the given ones that exist.
 
         `before`: only paths of an epoch older than this one.
         """
@@ -52,10 +78,15 @@ class AdjRibIn:
                     groups[path].append(entry)
                 except KeyError:
                     groups[path] = [entry]
-        for path, keys in groups.items():
+        for path, found in groups.items():
             if before is None or path.epoch < before:
-                yield path, keys
+                yield path, found if path.path_id == self.usual else [entry[5:] for entry in found]
 
-    def keys_of(self, entries: list[bytes]) -> list[bytes]:
-        """NLRI keys of Adj-RIB-In entries."""
-        return [entry[4:] for entry in entries] if self.add_path else entries
+
+def key_of(entry: bytes) -> bytes:
+    """The NLRI key of an entry."""
+    return entry[5:] if entry[:1] == _OTHER else entry
+
+
+def _other(path_id: int) -> bytes:
+    return _OTHER + path_id.to_bytes(4, "big")

@@ -177,19 +177,24 @@ class Importer:
 
     def apply(self, update: ParsedUpdate) -> None:
         """Put one UPDATE's routes into the tables."""
-        for family, entries in update.unreach:
-            self._withdraw(self.adj[family], entries)
-        for family, attrs, entries in update.reach:
-            adj = self.adj[family]
-            if not adj.add_path:
-                self._announce(adj, attrs, 0, entries, entries)
+        # No path id, or that of all keys, or the keys have their own.
+        path_id = int.from_bytes(update.path_id, "big") if update.path_id else 0
+        for family, found in update.unreach:
+            adj, rib = self.adj[family], self.shared.ribs[family]
+            if update.path_id or not adj.add_path:
+                rib.withdraw(adj, found, path_id)
                 continue
-            for path_id, part in _by_id(entries):
-                self._announce(adj, attrs, int.from_bytes(path_id, "big"), part, [e[4:] for e in part])
+            for each, keys in _by_id(found):
+                rib.withdraw(adj, keys, each)
+        for family, attrs, found in update.reach:
+            adj = self.adj[family]
+            if update.path_id or not adj.add_path:
+                self._announce(adj, attrs, path_id, found)
+                continue
+            for each, keys in _by_id(found):
+                self._announce(adj, attrs, each, keys)
 
-    def _announce(
-        self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, entries: list[bytes], keys: list[bytes]
-    ) -> None:
+    def _announce(self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, keys: list[bytes]) -> None:
         place = (attrs, path_id) if path_id else attrs
         choice = self._memo.get(place)
         if choice is None:
@@ -198,16 +203,11 @@ class Importer:
             choice = self._memo[place] = self._settle(adj.family, attrs, path_id)
         rib = self.shared.ribs[adj.family]
         if type(choice) is Path:
-            rib.announce(adj, entries, keys, choice)
+            rib.announce(adj, keys, choice)
             return
         assert not isinstance(choice, Path)
         for path, part in self._choose(adj.family, choice, attrs, path_id, keys):
-            if part is keys:
-                rib.announce(adj, entries, keys, path)
-                continue
-            # Entry and key differ by the path id in front alone.
-            prefix = path_id.to_bytes(4, "big") if adj.add_path else b""
-            rib.announce(adj, [prefix + key for key in part] if prefix else list(part), list(part), path)
+            rib.announce(adj, keys if part is keys else list(part), path)
 
     def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Choice | Path:
         """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
@@ -263,14 +263,6 @@ class Importer:
         subject = self._subject(path.received, self.shared.next_hops.get(path.received.next_hop))
         return self._chains[family].decide(subject, key).subject.passed
 
-    def _withdraw(self, adj: AdjRibIn, entries: list[bytes]) -> None:
-        rib = self.shared.ribs[adj.family]
-        if not adj.add_path:
-            rib.withdraw(adj, entries, entries, 0)
-            return
-        for path_id, part in _by_id(entries):
-            rib.withdraw(adj, part, [e[4:] for e in part], int.from_bytes(path_id, "big"))
-
     def drop(self, family: Family) -> Job:
         """Forget all routes of a family, as `sweep` does: its session ended, or it is not offered any more."""
         self.begin_epoch(family)
@@ -295,8 +287,8 @@ class Importer:
         start, size, count = 0, min(slices.PATHS_REMOVED, slices.SLICE), 0
         while start < len(entries):
             groups = list(adj.by_path(entries[start : start + size], before=epoch))
-            for path, part in groups:
-                count += rib.withdraw(adj, part, adj.keys_of(part), path.path_id)
+            for path, keys in groups:
+                count += rib.withdraw(adj, keys, path.path_id)
             yield max(size, slices.SLICE * len(groups) // slices.PATHS_REMOVED)
             start += size
             size = slices.next_removal(size, len(groups))
@@ -331,9 +323,9 @@ class Importer:
             epoch = self.source.epochs.get(adj.family, 0)
             groups = list(adj.by_path(entries[start : start + size]))
             start += size
-            for path, part in groups:
+            for path, keys in groups:
                 if path.epoch == epoch:
-                    self._announce(adj, path.received, path.path_id, part, adj.keys_of(part))
+                    self._announce(adj, path.received, path.path_id, keys)
             size = slices.next_size(size, len(groups))
             yield slices.SLICE  # no more in this turn: what follows from it costs as much again
         return 0
@@ -355,11 +347,9 @@ def effective(table: AttributeTable, subject: Subject) -> PathAttributes:
     return table.intern(attrs.family, wire.rebuild(attrs.block, changes), attrs.next_hop)
 
 
-def _by_id(entries: Sequence[bytes]) -> Iterable[tuple[bytes, list[bytes]]]:
-    ids = {entry[:4] for entry in entries}
-    if len(ids) == 1:
-        return [(ids.pop(), list(entries))]
+def _by_id(found: Sequence[bytes]) -> Iterable[tuple[int, list[bytes]]]:
+    """(path id, NLRI keys) of keys with their path ids before them."""
     groups: dict[bytes, list[bytes]] = {}
-    for entry in entries:
-        groups.setdefault(entry[:4], []).append(entry)
-    return groups.items()
+    for unit in found:
+        groups.setdefault(unit[:4], []).append(unit[4:])
+    return [(int.from_bytes(path_id, "big"), keys) for path_id, keys in groups.items()]

@@ -51,13 +51,15 @@ class LocRib:
         counts = Counter(chain.from_iterable(changes.values()))
         return changes, {key for key, count in counts.items() if count > 1}
 
-    def announce(self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path: Path) -> None:
-        """A source says that `keys` have `path`. `entries` are the same keys as Adj-RIB-In has them (with path ids).
+    def announce(self, adj: AdjRibIn, keys: list[bytes], path: Path) -> None:
+        """A source says that `keys` have `path`.
 
         A rejected path is kept in Adj-RIB-In alone, and takes the source's older path of the same id out of the table.
         """
+        path_id = path.path_id
+        entries = keys if path_id == adj.usual else adj.entries(path_id, keys)
         if path.rejected:
-            self.withdraw(adj, entries, keys, path.path_id, forget=False)
+            self.withdraw(adj, keys, path_id, forget=False)
             adj.routes.update(dict.fromkeys(entries, path))
             return
         if len(keys) <= _FEW:
@@ -141,15 +143,12 @@ class LocRib:
                 continue
             self._record((old, path, best(entry), best(after)), group)
 
-    def withdraw(
-        self, adj: AdjRibIn, entries: list[bytes], keys: list[bytes], path_id: int, forget: bool = True
-    ) -> int:
-        """A source has no longer anything for `keys`. Returns how many it had."""
-        routes = adj.routes
+    def withdraw(self, adj: AdjRibIn, keys: list[bytes], path_id: int, forget: bool = True) -> int:
+        """A source has no longer anything for `keys` under this path id. Returns how many it had."""
+        had = len(keys)
         if forget:
-            had = sum(routes.pop(entry, None) is not None for entry in entries)
-        else:
-            had = len(entries)
+            routes = adj.routes
+            had = sum(routes.pop(entry, None) is not None for entry in adj.entries(path_id, keys))
         if had:
             self.drop(keys, adj.source, path_id)
         return had

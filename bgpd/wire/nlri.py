@@ -48,24 +48,37 @@ def _clean_prefix(length: int, bits: int) -> bytes:
     return b"\\x%02x" % length + body
 
 
-def _pattern(bits: int, path_id: bool) -> FindAll:
+def _pattern(bits: int) -> bytes:
     order = [*_LIKELY[bits], *(n for n in range(bits + 1) if n not in _LIKELY[bits])]
-    prefix = b"(?:" + b"|".join(_clean_prefix(length, bits) for length in order) + b")"
-    return re.compile((b"." * PATH_ID_LENGTH if path_id else b"") + prefix, re.DOTALL).findall
+    return b"|".join(_clean_prefix(length, bits) for length in order)
 
 
-_FIND: MappingProxyType[tuple[Family, bool], FindAll] = MappingProxyType(
-    {
-        (family, path_id): _pattern(family.bits, path_id)
-        for family in (IPV4_UNICAST, IPV6_UNICAST)
-        for path_id in (False, True)
-    }
-)
+def _finders(head: bytes) -> MappingProxyType[Family, FindAll]:
+    """Patterns of a clean prefix behind `head`."""
+    return MappingProxyType(
+        {
+            family: re.compile(head + _pattern(family.bits) + b")", re.DOTALL).findall
+            for family in (IPV4_UNICAST, IPV6_UNICAST)
+        }
+    )
+
+
+_FIND = MappingProxyType({False: _finders(b"(?:"), True: _finders(b"." * PATH_ID_LENGTH + b"(?:")})
+_FIND_BEHIND_ID = _finders(b"." * PATH_ID_LENGTH + b"(")
 
 
 def finder(family: Family, add_path: bool) -> FindAll:
     """The bulk pattern: `b"".join(find(field)) == field` means that these are the field's keys, all clean unicast."""
-    return _FIND[family, add_path]
+    return _FIND[add_path][family]
+
+
+def finder_behind_id(family: Family) -> FindAll:
+    """The bulk pattern for a field in which all have one path identifier: it finds the keys alone.
+
+    If it finds any, and `path_id + path_id.join(keys) == field`, these are the field's keys, all clean unicast: each
+    match took four octets and a key, so matches of the field's length together leave nothing between them.
+    """
+    return _FIND_BEHIND_ID[family]
 
 
 def split(data: bytes, family: Family) -> list[bytes]:
@@ -79,7 +92,7 @@ def split_add_path(data: bytes, family: Family) -> list[bytes]:
 
 
 def _split(data: bytes, family: Family, add_path: bool) -> list[bytes]:
-    keys = _FIND[family, add_path](data)
+    keys = _FIND[add_path][family](data)
     if b"".join(keys) == data:
         return keys
     return split_carefully(data, family, add_path)

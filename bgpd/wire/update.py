@@ -69,11 +69,11 @@ class UpdateContext:
 class ParsedUpdate:
     """One UPDATE's meaning. A key announced and withdrawn in it counts as announced.
 
-    Keys are NLRI keys, or path identifier + key where ADD-PATH was agreed; they may repeat within a list, and a family
-    may come twice in `reach` and `unreach`.
+    Keys are NLRI keys. Where ADD-PATH was agreed, they are path identifier + key; or `path_id` is that of all, and not
+    before each. They may repeat within a list, and a family may come twice in `reach` and `unreach`.
     """
 
-    __slots__ = ("end_of_rib", "findings", "reach", "unreach")
+    __slots__ = ("end_of_rib", "findings", "path_id", "reach", "unreach")
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class ParsedUpdate:
         unreach: list[tuple[Family, list[bytes]]],
         end_of_rib: Family | None = None,
         findings: tuple[Finding, ...] = (),
+        path_id: bytes = b"",
     ) -> None:
+        self.path_id = path_id
         self.reach = reach
         self.unreach = unreach
         self.end_of_rib = end_of_rib
@@ -157,6 +159,9 @@ class UpdateParser:
             if parsed is not None:
                 return parsed
         elif not block and end == size and self._ipv4 is not None:
+            found = self._ipv4.read(body[2:start])
+            if found is not None:
+                return ParsedUpdate([], [(IPV4_UNICAST, found[1])], None, (), found[0])
             findings: list[Finding] = []
             keys = self._ipv4.split(body[2:start], findings)
             return ParsedUpdate([], [(IPV4_UNICAST, keys)], None, tuple(findings))
@@ -172,8 +177,14 @@ class UpdateParser:
         reader = self._ipv4
         if reader is None:
             return None
-        keys = reader.find(field)
-        if b"".join(keys) != field:
+        path_id = b""
+        if not reader.add_path:
+            keys = reader.find(field)
+            if b"".join(keys) != field:
+                return None
+        elif (found := reader.read(field)) is not None:
+            path_id, keys = found
+        else:
             return None
         outcome = self._memo.get(block)
         if outcome is None:
@@ -198,8 +209,8 @@ class UpdateParser:
             self._remember(block, outcome)
         known, findings = outcome
         if known is None:
-            return ParsedUpdate([], [(IPV4_UNICAST, keys)], None, findings)
-        return ParsedUpdate([(IPV4_UNICAST, known, keys)], [], None, findings)
+            return ParsedUpdate([], [(IPV4_UNICAST, keys)], None, findings, path_id)
+        return ParsedUpdate([(IPV4_UNICAST, known, keys)], [], None, findings, path_id)
 
     def _parse_multiprotocol(self, block: bytes) -> ParsedUpdate | None:
         """Attributes only. None: not of the usual shape."""
@@ -220,13 +231,13 @@ class UpdateParser:
             field_at = value_at + 5 + block[value_at + 3] if end - value_at > 3 else end
             if field_at >= end or block[value_at + 3] not in reader.next_hop_lengths:
                 return None
-        field = block[field_at:end]
-        keys = reader.find(field)
-        if b"".join(keys) != field:
+        found = reader.read(block[field_at:end])
+        if found is None:
             return None
+        path_id, keys = found
         family = reader.family
         if code == Code.MP_UNREACH_NLRI:
-            return ParsedUpdate([], [(family, keys)])
+            return ParsedUpdate([], [(family, keys)], None, (), path_id)
         next_hop = block[value_at + 4 : field_at - 1]
         rest = block[:start] + block[end:]
         key = (block[value_at : field_at - 1], rest)
@@ -242,8 +253,8 @@ class UpdateParser:
             self._remember_mp(key, outcome)
         known, findings = outcome
         if known is None:
-            return ParsedUpdate([], [(family, keys)], None, findings)
-        return ParsedUpdate([(family, known, keys)], [], None, findings)
+            return ParsedUpdate([], [(family, keys)], None, findings, path_id)
+        return ParsedUpdate([(family, known, keys)], [], None, findings, path_id)
 
     def _accept(self, family: Family, next_hop: bytes, head: bytes, tail: list[bytes]) -> _Outcome:
         """Intern a block of the usual shape; what `usual` has put into groups of its own is dropped."""

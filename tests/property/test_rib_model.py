@@ -304,10 +304,11 @@ class World:
             update = client.parser.parse(data[19:length])
             data = data[length:]
             assert not update.findings
-            for _, units in update.unreach:
-                for unit in units:
-                    client.table.pop(unit, None)
-            for _, attrs, units in update.reach:
+            for _, keys in update.unreach:
+                for key in keys:
+                    client.table.pop(update.path_id + key, None)
+            for _, attrs, keys in update.reach:
+                units = (update.path_id + key for key in keys)
                 client.table.update(dict.fromkeys(units, (attrs.block, attrs.next_hop)))
             client.ended += update.end_of_rib is not None
 

@@ -21,6 +21,7 @@ from bgpd.wire.notification import (
     wrap_hard_reset,
 )
 from bgpd.wire.open import Open, build_open, parse_open
+from bgpd.wire.reader import FamilyReader
 from bgpd.wire.refresh import RouteRefresh, build_refresh, parse_refresh
 from bgpd.wire.rules import RULES, Session
 from bgpd.wire.update import UpdateContext, UpdateParser
@@ -114,6 +115,25 @@ def test_pattern_and_loop_agree_on_anything(field: bytes, family: Family, add_pa
 
 
 @relaxed
+@given(st.data(), wire.families, st.booleans())
+def test_a_path_id_that_all_have_is_read_once(data: st.DataObject, family: Family, damaged: bool) -> None:
+    """One path id or several, clean or not: what is read together is what the loop reads."""
+    ids = data.draw(st.lists(st.sampled_from([b"\0\0\0\1", b"\x18\x0a\0\0", b"\xff" * 4]), min_size=1, max_size=2))
+    keys = data.draw(st.lists(wire.keys(family), min_size=1, max_size=12))
+    units = [data.draw(st.sampled_from(ids)) + key for key in keys]
+    field = b"".join(units)
+    if damaged:
+        at = data.draw(st.integers(0, len(field) - 1))
+        field = field[:at] + data.draw(st.binary(max_size=3)) + field[at + data.draw(st.integers(0, 3)) :]
+    found = FamilyReader(family, True, False).read(field) if field else None
+    if found is not None:
+        path_id, read = found
+        assert [path_id + key for key in read] == nlri.split_carefully(field, family, True)
+    if not damaged:
+        assert found == ((units[0][:4], keys) if len({unit[:4] for unit in units}) == 1 else (b"", units))
+
+
+@relaxed
 @given(st.data(), wire.families, st.booleans(), st.booleans())
 def test_reach(data: st.DataObject, family: Family, external: bool, add_path: bool) -> None:
     block = data.draw(wire.blocks(external))
@@ -129,7 +149,7 @@ def test_reach(data: st.DataObject, family: Family, external: bool, add_path: bo
             update = read.parse(body_of(message))
             assert not update.unreach and not update.findings and not update.end_of_rib
             ((found, attributes, some),) = update.reach
-        again += some
+        again += [update.path_id + key for key in some]
         assert found == family
         assert attributes is table.intern(family, block, next_hop)
     assert again == keys
@@ -148,7 +168,8 @@ def test_reach_keeps_to_the_length(data: st.DataObject, family: Family, add_path
         assert len(block) + 23 + 60 > limit - 21
         return
     assert all(len(message) <= limit for message in messages)
-    assert [key for m in messages for _, _, some in parser(False, add_path).parse(m[19:]).reach for key in some] == keys
+    updates = [parser(False, add_path).parse(message[19:]) for message in messages]
+    assert [update.path_id + key for update in updates for _, _, some in update.reach for key in some] == keys
 
 
 @relaxed
@@ -171,7 +192,7 @@ def test_unreach(data: st.DataObject, family: Family, add_path: bool) -> None:
     messages = build_unreach(family, keys, 400)
     assert all(len(message) <= 400 for message in messages)
     updates = [parser(add_path=add_path).parse(body_of(message)) for message in messages]
-    assert [key for update in updates for _, some in update.unreach for key in some] == keys
+    assert [update.path_id + key for update in updates for _, some in update.unreach for key in some] == keys
     assert not any(update.reach or update.findings for update in updates)
 
 

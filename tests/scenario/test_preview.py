@@ -10,6 +10,7 @@ from attrs import evolve
 from bgpd.family import IPV4_UNICAST, Family, format_prefix, parse_prefix
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, SetLocalPref, Term, Verdict
 from bgpd.preview import Difference, Preview
+from bgpd.rib.adj_rib_in import key_of
 from bgpd.settings import AddPath, FamilySettings, NextHopMode, PeerSettings, SpeakerSettings
 from tests.unit.api_support import CLIENT, EXPORT, IMPORT, NODE, TOR, World, static
 
@@ -95,7 +96,7 @@ def held(world: World, address: str) -> Held:
     for family, adj in importer.adj.items():
         for entry, path in adj.routes.items():
             told = (path.path_id, path.received.block, path.received.next_hop)
-            found.setdefault((family, entry[4:] if adj.add_path else entry), set()).add(told)
+            found.setdefault((family, key_of(entry)), set()).add(told)
     return dict(found)
 
 

@@ -17,6 +17,7 @@ from bgpd.api.server import route_query
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import routes
 from bgpd.api.views import Views
+from bgpd.rib.adj_rib_in import key_of
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
 
@@ -107,7 +108,7 @@ async def test_advertised_is_what_the_peer_holds(world: World) -> None:
     for family, rib in tor.ribs.items():
         held = {}
         for key, path in tor.peers["node"].importer.adj[family].routes.items():
-            held[path.path_id, key[4:]] = path.received
+            held[path.path_id, key_of(key)] = path.received
         shown = {(row["path_id"], find_prefix(row["prefix"])[1]): row for row in rows if row["family"] == str(family)}
         assert held.keys() == shown.keys(), rib
         for place, row in shown.items():

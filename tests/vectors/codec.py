@@ -153,9 +153,9 @@ def _outcome(parsed: ParsedUpdate, add_path: bool) -> Outcome:
     elif parsed.findings and not (parsed.reach or parsed.unreach or parsed.end_of_rib):
         outcome.result = IGNORE
     for family, keys in parsed.unreach:
-        outcome.withdrawn.setdefault(family, []).extend(_bits(family, keys, add_path))
+        outcome.withdrawn.setdefault(family, []).extend(_bits(family, parsed, keys, add_path))
     for family, attributes, keys in parsed.reach:
-        outcome.announced.setdefault(family, []).extend(_bits(family, keys, add_path))
+        outcome.announced.setdefault(family, []).extend(_bits(family, parsed, keys, add_path))
         outcome.attributes = attributes.items()
         outcome.next_hops[family] = attributes.next_hop
         outcome.path = attributes.as_path
@@ -163,8 +163,13 @@ def _outcome(parsed: ParsedUpdate, add_path: bool) -> Outcome:
     return outcome
 
 
-def _bits(family: Family, keys: list[bytes], add_path: bool) -> list[str]:
-    return read_nlri(b"".join(keys), family.bits, add_path) or []
+def _bits(family: Family, parsed: ParsedUpdate, keys: list[bytes], add_path: bool) -> list[str]:
+    return read_nlri(b"".join(_units(parsed, keys)), family.bits, add_path) or []
+
+
+def _units(parsed: ParsedUpdate, keys: list[bytes]) -> list[bytes]:
+    """Keys as they came, with their path ids."""
+    return [parsed.path_id + key for key in keys]
 
 
 def _round_trip(parsed: ParsedUpdate, context: UpdateContext) -> str:
@@ -174,17 +179,19 @@ def _round_trip(parsed: ParsedUpdate, context: UpdateContext) -> str:
     )
     reader = UpdateParser(wide)
     for family, attributes, keys in parsed.reach:
+        units = _units(parsed, keys)
         read = [
             reader.parse(message[19:])
-            for message in build_reach(family, attributes.block, attributes.next_hop, keys, _EXTENDED)
+            for message in build_reach(family, attributes.block, attributes.next_hop, units, _EXTENDED)
         ]
         if any(again.reach[0][:2] != (family, attributes) for again in read):
             return "attributes changed on their way through the builder"
-        if [key for again in read for key in again.reach[0][2]] != keys:
+        if [unit for again in read for unit in _units(again, again.reach[0][2])] != units:
             return "NLRI changed on their way through the builder"
     for family, keys in parsed.unreach:
-        read = [reader.parse(message[19:]) for message in build_unreach(family, keys, _EXTENDED)]
-        if [key for again in read for key in again.unreach[0][1]] != keys:
+        units = _units(parsed, keys)
+        read = [reader.parse(message[19:]) for message in build_unreach(family, units, _EXTENDED)]
+        if [unit for again in read for unit in _units(again, again.unreach[0][1])] != units:
             return "withdrawn NLRI changed on their way through the builder"
     if parsed.end_of_rib and reader.parse(build_end_of_rib(parsed.end_of_rib)[19:]).end_of_rib != parsed.end_of_rib:
         return "End-of-RIB changed on its way through the builder"

@@ -14,6 +14,7 @@ from bgpd.api.state import DaemonState
 from bgpd.family import Family, format_address
 from bgpd.peer import Peer, local_asn
 from bgpd.policy.terms import ACCEPT_ALL, SourceKind, Term
+from bgpd.rib.adj_rib_in import key_of
 from bgpd.rib.decision import best
 from bgpd.session.fsm import State
 from bgpd.session.negotiate import Negotiated
@@ -107,9 +108,9 @@ async def _preferred(state: DaemonState, peer: Peer, family: Family, pace: Pace)
     adj = peer.importer.adj.get(family)
     if adj is None or state.speaker is None:
         return 0
-    table, skip, number = state.speaker.ribs[family].table, 4 if adj.add_path else 0, 0
+    table, number = state.speaker.ribs[family].table, 0
     for items in slices(tuple(adj.routes.items())):
-        number += sum(best(table.get(key[skip:])) is path for key, path in items)
+        number += sum(best(table.get(key_of(entry))) is path for entry, path in items)
         await pace.rest()
     return number
 

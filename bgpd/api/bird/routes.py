@@ -28,6 +28,7 @@ from bgpd.family import Family, family_of, format_address, network_key
 from bgpd.peer import Peer
 from bgpd.policy.prefixes import truncate
 from bgpd.policy.terms import SourceKind
+from bgpd.rib.adj_rib_in import key_of
 from bgpd.rib.path import Path
 from bgpd.speaker import Speaker
 from bgpd.wire.rules import Code
@@ -108,9 +109,8 @@ async def _filtered(
         adj = peer.importer.adj.get(family)
         if adj is None or command.protocol not in ("", peer.settings.name):
             continue
-        skip = 4 if adj.add_path else 0
         for items in slices(tuple(adj.routes.items())):
-            yield [route(state, speaker, family, key[skip:], path, False) for key, path in items if path.rejected]
+            yield [route(state, speaker, family, key_of(e), path, False) for e, path in items if path.rejected]
             await pace.rest()
 
 

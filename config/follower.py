@@ -271,7 +271,9 @@ class Follower:
 
     def _lost(self, reason: str) -> None:
         if reason != self._trouble:
-            log.warning("%s cannot be followed: %s; everything stays as it is", self._source.url, reason)
+            known = self._listed or len(self.snapshot)
+            meanwhile = "everything stays as it is" if known else "nothing is in force until it can, and no copy serves"
+            log.warning("%s cannot be followed: %s; %s", self._source.url, reason, meanwhile)
         self._trouble = reason
 
     # --- the copy

@@ -126,7 +126,12 @@ def _problems(status: Status) -> str:
     items = "".join(f"<li>{_problem(problem)}</li>" for problem in problems[:_PROBLEMS])
     more = f"<p class=soft>and {len(problems) - _PROBLEMS} more</p>" if len(problems) > _PROBLEMS else ""
     listed = f"<ul>{items}</ul>{more}" if items else "<p class=soft>no problems</p>"
-    return f"<h2>Datastore <span class=soft>({escape(store['url'])})</span>{state}</h2>{listed}"
+    age = (
+        f"<p class=bad>in force is what it held {duration(store['age_seconds'])} ago</p>"
+        if store["age_seconds"]
+        else ""
+    )
+    return f"<h2>Datastore <span class=soft>({escape(store['url'])})</span>{state}</h2>{age}{listed}"
 
 
 def _problem(problem: Problem) -> str:

@@ -377,6 +377,15 @@ async def test_the_page_shows_peers_and_escapes_what_others_wrote(world: World) 
     assert "<script" not in text and "&lt;script&gt;" in text
 
 
+async def test_the_page_says_how_old_a_datastore_is_that_is_gone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = {**world.state.datastore(), "connected": False, "text": "refused", "age_seconds": 130.0}
+    monkeypatch.setattr(world.state, "datastore", lambda: gone)
+    async with serving(world.state, health=ANY) as made, asking() as session:
+        answer = await session.get(f"http://{made.addresses['health']}/")
+        text = await answer.text()
+    assert "not connected: refused" in text and "in force is what it held 2 min 10 s ago" in text
+
+
 async def test_an_internal_error_is_500_and_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

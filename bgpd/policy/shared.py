@@ -17,6 +17,7 @@ _LIMIT = 2048
 
 _LOCAL_PREF, _COMMUNITIES, _LARGE = 1, 2, 3
 """Groups of `usual.LOOKED_AT`."""
+_LOCAL_PREF_ALONE = (_LOCAL_PREF,)
 _GROUPS: dict[type, int] = {
     t.MatchPrefix: 0,
     t.MatchSource: 0,
@@ -56,7 +57,9 @@ class SharedTrees:
         if not self.usable:
             return None
         looked_at: object = None
-        if self._groups:
+        if self._groups == _LOCAL_PREF_ALONE:
+            looked_at = attrs.local_pref
+        elif self._groups:
             match = usual.LOOKED_AT(attrs.block)
             if match is None:
                 return None

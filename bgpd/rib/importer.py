@@ -213,20 +213,25 @@ class Importer:
         """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
         rules, source, chain = self.rules, self.source, self._chains[family]
         assert rules is not None
-        refused = rules.refuse(attrs)
+        rejected = rules.refuse(attrs)
         hop = self._hop
         if hop is None or hop.address != attrs.next_hop:
             hop = self._hop = self.shared.next_hops.get(attrs.next_hop)
-        if refused or chain.accepts_all:
-            send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
-            epoch, label = source.epochs.get(family, 0), refused or chain.terms[0].label
-            return Path(source, path_id, epoch, attrs, attrs, hop, send_id, source.preference, refused, label)
-        node = self._trees[family].node(attrs, source.kind, hop.interface, 0, source.preference)
-        shared = node is not None
-        if node is None:
-            node = chain.settle(self._subject(attrs, hop))
-        choice = Choice(node, shared)
-        return self._path(family, choice, node, attrs, path_id, b"") if type(node) is Leaf else choice
+        if rejected or chain.accepts_all:
+            preference, label = source.preference, rejected or chain.terms[0].label
+        else:
+            node = self._trees[family].node(attrs, source.kind, hop.interface, 0, source.preference)
+            shared = node is not None
+            if node is None:
+                node = chain.settle(self._subject(attrs, hop))
+            if type(node) is not Leaf or not (shared and plain(node)):
+                choice = Choice(node, shared)
+                return self._path(family, choice, node, attrs, path_id, b"") if type(node) is Leaf else choice
+            preference, label = node.subject.preference, node.label
+            rejected = "" if node.accepted else label
+        send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
+        epoch = source.epochs.get(family, 0)
+        return Path(source, path_id, epoch, attrs, attrs, hop, send_id, preference, rejected, label)
 
     def _subject(self, attrs: PathAttributes, hop: NextHop) -> Subject:
         return Subject(attrs, self.source.kind, hop.interface, 0, self.source.preference)

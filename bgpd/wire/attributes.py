@@ -128,6 +128,17 @@ class PathAttributes:
         originator: bytes | None = None
         start = 0
         size = len(block)
+        if size > 7 and block[1] == 1 and block[5] == 2 and block[4] == 0x40:
+            # ORIGIN and a short AS_PATH, as nearly all begin.
+            origin, start = block[3], 7 + block[6]
+            if start > 7:
+                length = block[8]
+                if block[7] == 2 and start == 9 + 4 * length:
+                    neighbor = _number(block, 9)[0]
+                else:
+                    path = block[7:start]
+                    length = aspath.length(path)
+                    neighbor = aspath.neighbor_as(path)
         while start < size:
             code = block[start + 1]
             if block[start] & 0x10:
@@ -183,6 +194,16 @@ class PathAttributes:
     @property
     def local_pref(self) -> int | None:
         """LOCAL_PREF."""
+        if self._facts is None:
+            block = self.block
+            size = len(block)
+            # Often all that is ever asked for: behind ORIGIN, a short AS_PATH and perhaps MED, as a rule.
+            if size > 7 and block[1] == 1 and block[5] == 2 and block[4] == 0x40:
+                at = 7 + block[6]
+                if at < size and block[at + 1] == 4:
+                    at += 7
+                if at < size and block[at + 1] == 5:
+                    return int(_number(block, at + 3)[0])
         return (self._facts or self._decide())[4]
 
     @property

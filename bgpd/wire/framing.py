@@ -29,6 +29,7 @@ class MessageType(IntEnum):
 # Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a wrong length, which
 # needs the subtype octet; what is too short to hold that octet is a header error.
 _SHORTEST = (0, 29, 23, 21, 19, 22)
+_UPDATE, _SHORTEST_UPDATE = int(MessageType.UPDATE), _SHORTEST[MessageType.UPDATE]
 # OPEN and KEEPALIVE never grow (RFC 8654 §4).
 _FIXED_LIMIT = (MessageType.OPEN, MessageType.KEEPALIVE)
 
@@ -64,10 +65,12 @@ class Framer:
         stream = b"".join((self._rest, data))
         size = len(stream)
         limit = self.max_length
-        start = 0
+        start, header = 0, _HEADER.unpack_from
         while size - start >= HEADER_LENGTH:
-            marker, length, kind = _HEADER.unpack_from(stream, start)
-            if (
+            marker, length, kind = header(stream, start)
+            if kind == _UPDATE and _SHORTEST_UPDATE <= length <= limit and marker == MARKER:
+                pass  # nearly always
+            elif (
                 marker != MARKER
                 or length > limit
                 or not 1 <= kind <= 5

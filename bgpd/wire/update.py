@@ -33,7 +33,7 @@ __all__ = [
 
 _MEMO_LIMIT = 8192
 _NO_AS = bytes(4)
-_TWO_OCTETS = Struct(">H").unpack_from
+_TWO_LENGTHS = Struct(">HH").unpack_from
 
 _Outcome: TypeAlias = tuple[PathAttributes | None, tuple[Finding, ...]]
 """Attributes to announce with, or None to withdraw; and why."""
@@ -141,15 +141,18 @@ class UpdateParser:
     def parse(self, body: bytes) -> ParsedUpdate:
         """Read the body of one UPDATE. Raises BGPError 3/x where only a session reset will do."""
         size = len(body)
-        # Both lengths are in place at 0 when nothing is withdrawn; the framer saw to at least four octets.
-        start = (body[0] << 8 | body[1]) + 2
-        if start + 2 > size:
-            raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason="withdrawn routes run over the message")
-        end = start + 2 + (body[start] << 8 | body[start + 1])
+        # Both lengths are in place when nothing is withdrawn. The framer saw to at least four octets.
+        withdrawn, length = _TWO_LENGTHS(body) if size >= 4 else (size, 0)
+        start = withdrawn + 2
+        if withdrawn:
+            if start + 2 > size:
+                raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason="withdrawn routes run over the message")
+            length = body[start] << 8 | body[start + 1]
+        end = start + 2 + length
         if end > size:
             raise BGPError(ErrorCode.UPDATE_MESSAGE, 1, reason="path attributes run over the message")
         block = body[start + 2 : end]
-        if start == 2:
+        if not withdrawn:
             if end != size:
                 parsed = self._parse_classic(block, body[end:])
             elif block:
@@ -191,13 +194,12 @@ class UpdateParser:
             if not self._session.asn4:
                 return None
             match = self._plain(block)
-            # Behind the length octets, whose zeros would look like the beginning of an AS number.
-            if match is not None and _NO_AS not in block[7 : (at := match.start(1) - 3)]:
+            # The second look is behind the length octets, whose zeros would look like the beginning of an AS number.
+            if match is not None and (_NO_AS not in block or _NO_AS not in block[7 : match.end(1)]):
+                head, next_hop, tail = match.groups()
                 if block[4] == 0x50:
-                    canonical = block[:4] + b"\x40\x02" + block[7:at] + block[at + 7 :]
-                else:
-                    canonical = block[:at] + block[at + 7 :]
-                outcome = self._context.table.intern(IPV4_UNICAST, canonical, block[at + 3 : at + 7]), ()
+                    head = head[:4] + b"\x40\x02" + head[7:]
+                outcome = self._context.table.intern(IPV4_UNICAST, head + tail, next_hop), ()
             else:
                 match = self._classic(block)
                 if match is None:

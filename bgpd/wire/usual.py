@@ -57,17 +57,19 @@ _FROM_EXTERNAL = b"".join(
 
 
 def _plain() -> MappingProxyType[bool, Matcher]:
-    head = _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + _NEXT_HOP
-    external = _MED + _MIDDLE + _END
-    internal = _MED + _LOCAL_PREF + _MIDDLE + _ORIGINATOR_ID + _CLUSTER_LIST + _END
+    head = b"(" + _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + b")" + _NEXT_HOP
+    # A block often ends where another attribute could stand: one look for the end saves looks for each of these.
+    end = rb"(?:\Z|" + _END + b")"
+    external = b"(" + _MED + _MIDDLE + end + b")"
+    internal = b"(" + _MED + _LOCAL_PREF + _MIDDLE + rb"(?:\Z|" + _ORIGINATOR_ID + _CLUSTER_LIST + end + b"))"
     tails = {True: external, False: internal}
     return MappingProxyType({side: re.compile(head + tail, re.DOTALL).fullmatch for side, tail in tails.items()})
 
 
 PLAIN = _plain()
-"""Blocks beside an IPv4 NLRI field, by whether the peer is external, from which nothing is to be discarded. The only
-group is the next hop: cutting that attribute out is all there is to do, but where AS_PATH has a length of two
-octets."""
+"""Blocks beside an IPv4 NLRI field, by whether the peer is external, from which nothing is to be discarded. The groups
+are what comes before NEXT_HOP, its value, and what follows: cutting it out is all there is to do, but where AS_PATH has
+a length of two octets."""
 
 
 def _compile(head: bytes) -> MappingProxyType[bool, Matcher]:

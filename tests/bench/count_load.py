@@ -1,5 +1,5 @@
-"""Fixed pieces of reflector work in one process, for counting instructions: a Speaker, clients made of octets, no
-clock, socket or randomness.
+"""Fixed pieces of a reflector's work in one process, for counting instructions: a Speaker, clients made of octets, no
+clock, socket or randomness. A node's are in `count_node`.
 
 A piece is a generator: it prepares, yields, and works. `python -m tests.bench.count_load` runs all of them and calls
 `mark` before and after each one's work: instructions between two marks are that work's and nothing else's.
@@ -18,28 +18,14 @@ from bgpd.family import IPV4_UNICAST
 from bgpd.policy.terms import ACCEPT_ALL, MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
+from tests.bench import count_node
+from tests.bench.messages import ASN, message, open_message
 
-ASN = 64512
 CLIENTS, BLOCKS = 20, 200
 ROUTES = CLIENTS * BLOCKS * (CLIENTS - 1)
 """Routes that a flood delivers."""
 NLRI = 5
 """Octets of a /26 in an UPDATE."""
-MARKER = b"\xff" * 16
-
-
-def message(kind: int, body: bytes) -> bytes:
-    """One BGP message."""
-    return MARKER + (19 + len(body)).to_bytes(2) + bytes([kind]) + body
-
-
-def open_message(number: int, add_path: bool) -> bytes:
-    """The OPEN of client `number`: IPv4 unicast, four-octet AS, perhaps ADD-PATH both ways."""
-    capabilities = bytes((1, 4, 0, 1, 0, 1, 65, 4)) + ASN.to_bytes(4)
-    capabilities += bytes((69, 4, 0, 1, 1, 3)) * add_path
-    options = bytes((2, len(capabilities))) + capabilities
-    body = b"\4" + ASN.to_bytes(2) + (90).to_bytes(2) + bytes((10, 0, 0, number)) + bytes([len(options)]) + options
-    return message(1, body)
 
 
 def nlri(number: int, first: int, count: int, add_path: bool) -> bytes:
@@ -250,7 +236,7 @@ PIECES: dict[str, Callable[[], Work]] = {
     "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy,
     "attribute sets": attribute_sets, "flap": flap, "late joiners": join, "storm": storm, "bounce": bounce,
     "keepalives": keepalives, "ADD-PATH sets": partial(attribute_sets, True), "ADD-PATH flap": partial(flap, True),
-    "ADD-PATH joiners": partial(join, True),
+    "ADD-PATH joiners": partial(join, True), **count_node.PIECES,
 }  # fmt: skip
 
 

@@ -190,7 +190,7 @@ def together(node: Node, keys: Sequence[bytes]) -> Leaf | None:
 def ending(node: Node, key: bytes) -> Leaf:
     """The leaf in which one key ends."""
     while type(node) is Fork:
-        node = node.yes if node.prefixes.match(key) else node.no
+        node = node.yes if node.prefixes.holds(key) else node.no
     assert isinstance(node, Leaf)
     return node
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, count
+from operator import is_not
 
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term
 
@@ -18,6 +20,7 @@ def concerned(old: Sequence[Term], new: Sequence[Term]) -> tuple[PrefixRange, ..
     It can where the terms that differ name prefixes, and the others come in the same order: to a prefix outside, what
     differs is not there.
     """
+    old, new = _apart(old, new)
     before, after = [_content(term) for term in old], [_content(term) for term in new]
     known, wanted = set(before), set(after)
     if len(known) != len(before) or len(wanted) != len(after):
@@ -32,6 +35,18 @@ def concerned(old: Sequence[Term], new: Sequence[Term]) -> tuple[PrefixRange, ..
             return None
         ranges += named[0]
     return tuple(dict.fromkeys(ranges))
+
+
+def _apart(old: Sequence[Term], new: Sequence[Term]) -> tuple[Sequence[Term], Sequence[Term]]:
+    """Both without what they begin and end with alike: of hundreds of terms, a block more leaves three."""
+    head = _alike(old, new)
+    old, new = old[head:], new[head:]
+    tail = _alike(old[::-1], new[::-1])
+    return old[: len(old) - tail], new[: len(new) - tail]
+
+
+def _alike(one: Sequence[Term], other: Sequence[Term]) -> int:
+    return next(compress(count(), map(is_not, one, other)), min(len(one), len(other)))
 
 
 def _content(term: Term) -> _Content:

@@ -84,7 +84,12 @@ def test_it_is_not_told_where_terms_change_places_look_elsewhere_or_come_twice()
     assert concerned((BLOCKS[0], BLOCKS[1]), (BLOCKS[1], BLOCKS[0])) is None
     assert concerned((POOL,), (TERMS[6], POOL)) is None
     assert concerned((POOL,), (TERMS[8], POOL)) is None
-    assert concerned((POOL, POOL), (POOL,)) is None
+    assert concerned((BLOCKS[0], POOL, POOL), (POOL, BLOCKS[1])) is None
+
+
+def test_what_both_chains_begin_and_end_with_is_not_looked_at() -> None:
+    head, tail = (TERMS[6], POOL, POOL), (TERMS[8], POOL)
+    assert concerned((*head, *tail), (*head, BLOCKS[0], *tail)) == BLOCKS[0].conditions[0].ranges  # type: ignore[union-attr]
 
 
 def test_many_prefixes_are_not_looked_up_one_by_one() -> None:

@@ -350,7 +350,9 @@ class Daemon:
             settings = evolve(settings, listen=tuple(dict.fromkeys(options.listen)))
         if options.no_kernel:
             settings = evolve(settings, fib=evolve(settings.fib, enabled=False), resolve_next_hops=False)
-        return evolve(settings, forwarding_kept=self._forwarding_kept)
+        if settings.forwarding_kept is not self._forwarding_kept:
+            settings = evolve(settings, forwarding_kept=self._forwarding_kept)
+        return settings
 
     def _apply(self, settings: SpeakerSettings) -> None:
         if settings == self._settings:

@@ -60,7 +60,7 @@ class Places:
             move = (old, id(peer.settings.families))
             new = moves.get(move) if moves is not None else None
             if new is None:
-                new = self._group_for(peer, family, settings)
+                new = self._group_for(peer, family, settings, old)
                 if moves is not None:
                     moves[move] = new
             if new is old:
@@ -116,11 +116,13 @@ class Places:
         for group in self.groups.values():
             group.exporter.forget()
 
-    def _group_for(self, peer: Peer, family: Family, settings: SpeakerSettings) -> UpdateGroup:
+    def _group_for(
+        self, peer: Peer, family: Family, settings: SpeakerSettings, like: UpdateGroup | None = None
+    ) -> UpdateGroup:
         key = group_key(settings, peer, family)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = UpdateGroup(key, self._ribs[family], self._too_long)
+            group = self.groups[key] = UpdateGroup(key, self._ribs[family], self._too_long, like)
             group.hold_eor = self._hold_eor
         return group
 

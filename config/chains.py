@@ -16,6 +16,7 @@ from bgpd.policy.terms import SourceKind, Term, Verdict
 from bgpd.settings import FamilySettings
 from config import resources as r
 from config.cluster import Block, Cluster
+from config.memory import Memory
 from config.values import Community, Prefix
 
 __all__ = ["MAXIMUM", "Chains", "Policy", "families", "kernel_chain", "programs"]
@@ -92,12 +93,13 @@ class Chains:
         after = memory.made(("after blocks", family), (*mine, *services), lambda: tuple(_after_blocks(cluster, family)))
         return before, after
 
-    def _block_terms(self, blocks: Iterable[Block], family: Family) -> Terms:
+    def _block_terms(self, blocks: Sequence[Block], family: Family) -> Terms:
         known = self._memory.table(("block", family), (self._cluster.config,))
         normal = self._cluster.config.priority(family)
         for block in blocks:
             if block not in known:
                 known[block] = _block_terms(block, normal)
+        Memory.trim(known, blocks)
         return tuple(chain.from_iterable(known[block] for block in blocks))
 
     def import_(self, policy: Policy) -> Terms:

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from ipaddress import IPv4Address
 from operator import attrgetter
+from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from bgpd.family import Family
 from config import resources as r
@@ -25,7 +27,22 @@ __all__ = ["DEFAULT_ASN", "Block", "Cluster", "view"]
 
 DEFAULT_ASN = 64512
 DEFAULT_PORT = 179
+T = TypeVar("T")
 _EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+
+
+def _once(method: Callable[[Cluster, Family], T]) -> Callable[[Cluster, Family], T]:
+    """Each chain asks again; a cluster is one moment, and its answers are the same."""
+
+    @wraps(method)
+    def asked(cluster: Cluster, family: Family) -> T:
+        place = (method, family)
+        if place not in cluster.answers:
+            cluster.answers[place] = method(cluster, family)
+        found: T = cluster.answers[place]
+        return found
+
+    return asked
 
 
 @frozen(eq=False)
@@ -49,6 +66,8 @@ class Cluster:
     """serviceClusterIPs, or what the environment puts in their place."""
     workloads: tuple[r.Workload, ...]
     """Pods of this node, by name."""
+    answers: dict[object, Any] = field(factory=dict, init=False, repr=False)
+    """What `_once` has found."""
 
     @property
     def excluded_from_services(self) -> bool:
@@ -61,6 +80,7 @@ class Cluster:
             return self.own_config.prefix_advertisements
         return self.config.prefix_advertisements or ()
 
+    @_once
     def services(self, family: Family) -> tuple[Prefix, ...]:
         """The service ranges that are announced as a whole (calico-bgp.md 7.6, global routes)."""
         bits = family.bits
@@ -71,11 +91,13 @@ class Cluster:
             found += [entry for entry in config.service_load_balancer_ips if entry.length < bits]
         return self.memory.shared(("services", family), _of_family(found, family))
 
+    @_once
     def reflected_services(self, family: Family) -> tuple[Prefix, ...]:
         """The service ranges that a reflector passes on (calico-bgp.md 7.4 step 8)."""
         found = _of_family([*self.config.service_load_balancer_ips, *self.config.service_external_ips], family)
         return self.memory.shared(("reflected services", family), found)
 
+    @_once
     def service_addresses(self, family: Family) -> tuple[ServiceAddress, ...]:
         """The single addresses of Services that this node announces."""
         if self.excluded_from_services:
@@ -99,6 +121,7 @@ class Cluster:
         mine = tuple(entry for entry in found if entry.prefix.family == family)
         return self.memory.shared(("service addresses", family), mine)
 
+    @_once
     def blocks(self, family: Family) -> tuple[Block, ...]:
         """The node's own blocks of a family, pending and deleted ones left out, by prefix."""
         own = self.own.name
@@ -115,6 +138,7 @@ class Cluster:
 
         return self.memory.made(("blocks", family), (found,), make)
 
+    @_once
     def pools(self, family: Family) -> tuple[r.IPPool, ...]:
         """The pools of a family by text of their CIDR; of two with one CIDR, the first by name."""
         pools = self.snapshot.of(r.IPPool)

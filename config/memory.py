@@ -9,6 +9,7 @@ but speed, and a property test holds compiles with memory against fresh ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from operator import is_
 from typing import Any, TypeVar
 
 from config.snapshot import changed_since
@@ -94,8 +95,4 @@ def _without(objects: dict[str, T], gone: Collection[str]) -> dict[str, T]:
 
 
 def _same(old: tuple[object, ...], new: tuple[object, ...]) -> bool:
-    return len(old) == len(new) and all(map(_is, old, new))
-
-
-def _is(old: object, new: object) -> bool:
-    return old is new
+    return len(old) == len(new) and all(map(is_, old, new))

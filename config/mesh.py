@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from operator import is_
 
 from attrs import evolve, frozen
 
@@ -98,13 +99,9 @@ def _of_family(cluster: Cluster, family: Family, password: Password, running: tu
     Memory.trim(known, cluster.hosts_by_name)
     inputs = (cluster.own, cluster.config, password, running)
     last = memory.last(("mesh", family))
-    usable = last is not None and all(map(_is, last[0], inputs))
+    usable = last is not None and all(map(is_, last[0], inputs))
     before: _Mesh = last[1] if last is not None and usable else _NONE
     return memory.made(("mesh", family), (*inputs, cluster.hosts), lambda: before.after(cluster.hosts, make, asn))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
 
 
 def _session(cluster: Cluster, host: Host, family: Family, password: Password) -> PeerSettings | None:

@@ -9,6 +9,7 @@ from bgpd.family import FAMILIES, family_of, parse_address, parse_prefix
 from bgpd.settings import StaticKind, StaticRoute
 from config.candidates import Candidate
 from config.cluster import Cluster
+from config.memory import Memory
 
 __all__ = ["static_routes"]
 
@@ -29,10 +30,16 @@ def _static_routes(cluster: Cluster, sessions: tuple[Candidate, ...]) -> tuple[S
 
 def _blocks(cluster: Cluster) -> Iterator[StaticRoute]:
     for family in FAMILIES:
-        for block in cluster.blocks(family):
+        known = cluster.memory.table(("block routes", family))
+        blocks = cluster.blocks(family)
+        for block in blocks:
             # Felix's own route stands for a block of one address (calico-bgp.md 7.2).
             if block.cidr.length < family.bits:
-                yield StaticRoute(family, block.cidr.key, StaticKind.BLACKHOLE, f"own block {block.cidr}")
+                if block not in known:
+                    label = f"own block {block.cidr}"
+                    known[block] = StaticRoute(family, block.cidr.key, StaticKind.BLACKHOLE, label)
+                yield known[block]
+        Memory.trim(known, blocks)
 
 
 def _services(cluster: Cluster) -> Iterator[StaticRoute]:

@@ -7,8 +7,9 @@ are prefix matchers and whose leaves are outcomes. Keys are poured through it in
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from bgpd.policy import terms as t
 from bgpd.policy.prefixes import PrefixSet, compile_prefixes
@@ -225,9 +226,10 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
 
 
 class _Compiled:
-    __slots__ = ("actions", "label", "prefixes", "tests", "verdict")
+    __slots__ = ("actions", "label", "prefixes", "term", "tests", "verdict")
 
     def __init__(self, term: Term) -> None:
+        self.term = term
         prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
         self.prefixes = PrefixSet(prefixes) if prefixes else None
         self.tests = [_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
@@ -254,39 +256,49 @@ _BROADER = 4
 """Bits by which a prefix is so much broader than those before it that other routes are meant: a pool behind blocks."""
 
 
-def _program(terms: tuple[Term, ...]) -> tuple[_Step, ...]:
+_Known = Mapping[int, _Compiled]
+"""Terms that are compiled already, by the id of the term."""
+_Named = Sequence[tuple[t.PrefixRange, ...]]
+
+
+def _program(terms: tuple[Term, ...], known: _Known) -> tuple[_Step, ...]:
     """The terms in their order, with a tree of skips over each run of terms that name prefixes."""
+    compiled = [known.get(id(term)) or _Compiled(term) for term in terms]
+    named = list(map(_named, terms))
     steps: list[_Step] = []
     start = 0
     while start < len(terms):
         end, broadest = start, 0
-        while end < len(terms) and (ranges := _named(terms[end])):
+        while end < len(terms) and (ranges := named[end]):
             length = min(entry.key[0] for entry in ranges)
             if end > start and length <= broadest - _BROADER:
                 break
             broadest = length if end == start else min(broadest, length)
             end += 1
         end = max(end, start + 1)
-        _add_tree(steps, terms[start:end])
+        _add_tree(steps, compiled[start:end], named[start:end])
         start = end
     return tuple(steps)
 
 
-def _add_tree(steps: list[_Step], terms: tuple[Term, ...]) -> None:
+def _add_tree(steps: list[_Step], terms: Sequence[_Compiled], named: _Named) -> None:
     if len(terms) < _WORTH:
-        steps += map(_Compiled, terms)
+        steps += terms
         return
-    skip = _Skip(tuple(dict.fromkeys(entry for term in terms for entry in _named(term))))
+    skip = _Skip(tuple(itertools.chain.from_iterable(named)))
     steps.append(skip)
     middle = len(terms) // 2
-    _add_tree(steps, terms[:middle])
-    _add_tree(steps, terms[middle:])
+    _add_tree(steps, terms[:middle], named[:middle])
+    _add_tree(steps, terms[middle:], named[middle:])
     skip.target = len(steps)
 
 
 def _named(term: Term) -> tuple[t.PrefixRange, ...]:
     """Prefixes outside of which a term does not hold; () if it names none."""
-    return next((c.ranges for c in term.conditions if isinstance(c, t.MatchPrefix) and not c.invert), ())
+    for condition in term.conditions:
+        if type(condition) is t.MatchPrefix and not condition.invert:
+            return condition.ranges
+    return ()
 
 
 class Chain:
@@ -294,10 +306,16 @@ class Chain:
 
     __slots__ = ("__weakref__", "_steps", "accepts_all", "by_source", "end_label", "terms")
 
-    def __init__(self, terms: tuple[Term, ...], end_label: str = "no term accepts it") -> None:
+    def __init__(
+        self, terms: tuple[Term, ...], end_label: str = "no term accepts it", like: Chain | None = None
+    ) -> None:
+        """`like`: a chain that has most of its terms in common, which need not be compiled again."""
         self.terms = terms
         self.end_label = end_label
-        self._steps = _program(terms)
+        steps: tuple[_Step, ...] = like._steps if like is not None else ()
+        self._steps: tuple[_Step, ...] = _program(
+            terms, {id(step.term): step for step in steps if type(step) is _Compiled}
+        )
         first = terms[0] if terms else None
         self.accepts_all = (
             first is not None and first.verdict is Verdict.ACCEPT and not first.conditions and not first.actions

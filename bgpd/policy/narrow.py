@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import compress, count
+from collections.abc import Iterable, Sequence
+from itertools import chain, compress, count
 from operator import is_not
 
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term
@@ -59,7 +59,7 @@ def enumerate_keys(ranges: Iterable[PrefixRange]) -> list[bytes] | None:
     usable = list(ranges)
     if sum(_count(entry) for entry in usable) > _ENUMERABLE:
         return None
-    return list(dict.fromkeys(key for entry in usable for key in _keys(entry)))
+    return list(dict.fromkeys(chain.from_iterable(map(_keys, usable))))
 
 
 def _count(entry: PrefixRange) -> int:
@@ -69,11 +69,14 @@ def _count(entry: PrefixRange) -> int:
     return 0 if first > entry.maximum else (2 << (entry.maximum - own)) - (1 << (first - own))
 
 
-def _keys(entry: PrefixRange) -> Iterator[bytes]:
-    own, octets = entry.key[0], entry.family.octets
-    base = int.from_bytes(entry.key[1:].ljust(octets, b"\0"), "big")
+def _keys(entry: PrefixRange) -> list[bytes]:
+    own, octets, bits = entry.key[0], entry.family.octets, entry.family.bits
+    first = int.from_bytes(entry.key[1:].ljust(octets, b"\0"), "big")
+    found: list[bytes] = []
     for length in range(max(entry.minimum, own), entry.maximum + 1):
-        step = 1 << (entry.family.bits - length)
-        for number in range(1 << (length - own)):
-            value = (base + number * step).to_bytes(octets, "big")
-            yield bytes((length,)) + value[: (length + 7) // 8]
+        head, size = bytes((length,)), (length + 7) // 8
+        # Without the octets behind the prefix, so that a number is one.
+        unused = bits - 8 * size
+        values = range(first >> unused, (first >> unused) + (1 << (8 * size - own)), 1 << (8 * size - length))
+        found += [head + value.to_bytes(size, "big") for value in values]
+    return found

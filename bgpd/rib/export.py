@@ -56,9 +56,10 @@ class Exporter:
     """Runs paths through a group's rules and export chain, and keeps what came of it while it is likely to be
     needed."""
 
-    def __init__(self, key: GroupKey) -> None:
+    def __init__(self, key: GroupKey, like: Exporter | None = None) -> None:
+        """`like`: one of which the chain is perhaps another version."""
         self.key = key
-        self.chain = Chain(key.chain, "no export term accepts it")
+        self.chain: Chain = Chain(key.chain, "no export term accepts it", like.chain if like is not None else None)
         self._nodes: dict[Path, Node] = {}
         self._reflected = tuple(source for source, target in REFLECTED if target is key.target)
         self._trees = SharedTrees(self.chain)

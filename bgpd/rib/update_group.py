@@ -106,10 +106,17 @@ class Member:
 class UpdateGroup:
     """Peers of one GroupKey and what they are told of one Loc-RIB."""
 
-    def __init__(self, key: GroupKey, rib: LocRib, too_long: Callable[[Path, Sequence[bytes]], None]) -> None:
+    def __init__(
+        self,
+        key: GroupKey,
+        rib: LocRib,
+        too_long: Callable[[Path, Sequence[bytes]], None],
+        like: UpdateGroup | None = None,
+    ) -> None:
+        """`like`: the group whose members come here."""
         self.key = key
         self.rib = rib
-        self.exporter = Exporter(key)
+        self.exporter: Exporter = Exporter(key, like.exporter if like is not None else None)
         self.members: dict[Member, None] = {}
         self.reviews: list[Review] = []
         """What members that came from other groups have still to be told, the newest last."""

@@ -102,7 +102,10 @@ class LogWriter:
 
     def set_level(self, level: str) -> None:
         """Change the level at run time; unknown names raise ValueError."""
-        logging.getLogger().setLevel(level.upper())
+        root, number = logging.getLogger(), logging.getLevelNamesMapping().get(level.upper())
+        if number is None or root.level != number:
+            # Every logger forgets what it knows of levels.
+            root.setLevel(level.upper())
 
     def start(self) -> None:
         """Take over the root logger."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from bgpd.policy import terms as t
-from bgpd.policy.prefixes import PrefixSet, compile_prefixes
+from bgpd.policy.prefixes import PrefixSet, compile_prefixes, cuts
 from bgpd.policy.terms import SourceKind, Term, Verdict
 from bgpd.wire.attributes import PathAttributes, prepend_as_path
 
@@ -170,24 +170,6 @@ def _by_length(keys: Sequence[bytes]) -> Iterable[list[bytes]]:
     return groups.values()
 
 
-def together(node: Node, keys: Sequence[bytes]) -> Leaf | None:
-    """The leaf in which all keys end; None where they end in different ones."""
-    if type(node) is Fork and len(keys) >= _SEVERAL:
-        low, high = min(keys), max(keys)
-        if low[0] == high[0]:
-            node = _follow(node, low, high)
-    while type(node) is Fork:
-        match = node.prefixes.match
-        if all(map(match, keys)):
-            node = node.yes
-        elif any(map(match, keys)):
-            return None
-        else:
-            node = node.no
-    assert isinstance(node, Leaf)
-    return node
-
-
 def ending(node: Node, key: bytes) -> Leaf:
     """The leaf in which one key ends."""
     while type(node) is Fork:
@@ -232,7 +214,7 @@ class _Compiled:
         self.term = term
         prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
         self.prefixes = PrefixSet(prefixes) if prefixes else None
-        self.tests = [_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
+        self.tests = [condition_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
         self.actions = [_ACTIONS[type(a)](a) for a in term.actions]
         self.verdict = term.verdict
         self.label = term.label
@@ -304,7 +286,7 @@ def _named(term: Term) -> tuple[t.PrefixRange, ...]:
 class Chain:
     """A compiled chain. Equal term sequences give chains that decide alike; compare `terms`."""
 
-    __slots__ = ("__weakref__", "_steps", "accepts_all", "by_source", "end_label", "terms")
+    __slots__ = ("__weakref__", "_bounds", "_cuts", "_steps", "accepts_all", "by_source", "end_label", "terms")
 
     def __init__(
         self, terms: tuple[Term, ...], end_label: str = "no term accepts it", like: Chain | None = None
@@ -316,6 +298,8 @@ class Chain:
         self._steps: tuple[_Step, ...] = _program(
             terms, {id(step.term): step for step in steps if type(step) is _Compiled}
         )
+        self._bounds: dict[bytes, set[tuple[int, int]]] = {}
+        self._cuts: dict[int, list[bytes]] = {}
         first = terms[0] if terms else None
         self.accepts_all = (
             first is not None and first.verdict is Verdict.ACCEPT and not first.conditions and not first.actions
@@ -324,6 +308,16 @@ class Chain:
         looks_at = {type(c) for term in terms for c in term.conditions}
         self.by_source = looks_at <= {t.MatchPrefix, t.MatchSource} and not any(term.actions for term in terms)
         """The outcome hangs on the prefix and the kind of source alone, and changes nothing."""
+
+    def cuts(self, length: int) -> list[bytes]:
+        """First keys of the regions of this prefix length, in order: all keys of a region match the same terms'
+        prefixes."""
+        known = self._cuts.get(length)
+        if known is None:
+            if not self._bounds:
+                self._bounds = _bounds(self.terms)
+            known = self._cuts[length] = cuts(self._bounds, length)
+        return known
 
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""
@@ -365,6 +359,17 @@ class Chain:
         return Fork(prefixes, yes, lambda: self._settle(index, subject))
 
 
+def _bounds(terms: Iterable[Term]) -> dict[bytes, set[tuple[int, int]]]:
+    """Lowest and highest length of each range that is named, by its prefix."""
+    found: dict[bytes, set[tuple[int, int]]] = {}
+    for term in terms:
+        for condition in term.conditions:
+            if isinstance(condition, t.MatchPrefix):
+                for entry in condition.ranges:
+                    found.setdefault(entry.key, set()).add((entry.minimum, entry.maximum))
+    return found
+
+
 def _act(term: _Compiled, subject: Subject) -> Subject:
     if not term.actions or term.verdict is Verdict.REJECT:
         return subject
@@ -380,7 +385,8 @@ Test = Callable[[Subject], bool]
 Change = Callable[[Subject], None]
 
 
-def _test(condition: t.Condition) -> Test:
+def condition_test(condition: t.Condition) -> Test:
+    """Whether a route meets a condition that does not name prefixes."""
     return _TESTS[type(condition)](condition)
 
 
@@ -393,19 +399,24 @@ def _interface(c: t.MatchInterface) -> Test:
     return lambda s: bool(s.interface) and pattern.fullmatch(s.interface) is not None
 
 
+def as_path_octets(c: t.MatchAsPathPrefix) -> bytes:
+    """The AS numbers of a condition as they are in an AS_PATH."""
+    return b"".join(asn.to_bytes(4, "big") for asn in c.asns)
+
+
+def begins_with(value: bytes, octets: bytes) -> bool:
+    """Whether an AS_PATH value begins with these AS numbers."""
+    flat = bytearray()
+    # Segments of AS_SEQUENCE only: an AS_SET has no order that a prefix could match.
+    while value and value[0] == 2 and len(flat) < len(octets):
+        flat += value[2 : 2 + 4 * value[1]]
+        value = value[2 + 4 * value[1] :]
+    return flat[: len(octets)] == octets
+
+
 def _as_path_prefix(c: t.MatchAsPathPrefix) -> Test:
-    octets = b"".join(asn.to_bytes(4, "big") for asn in c.asns)
-
-    def test(subject: Subject) -> bool:
-        value = subject.as_path_value()
-        flat = bytearray()
-        # Segments of AS_SEQUENCE only: an AS_SET has no order that a prefix could match.
-        while value and value[0] == 2 and len(flat) < len(octets):
-            flat += value[2 : 2 + 4 * value[1]]
-            value = value[2 + 4 * value[1] :]
-        return flat[: len(octets)] == octets
-
-    return test
+    octets = as_path_octets(c)
+    return lambda s: begins_with(s.as_path_value(), octets)
 
 
 def _local_pref(c: t.MatchLocalPref) -> Test:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bgpd.policy.terms import MatchPrefix, PrefixRange
 
@@ -95,6 +95,24 @@ def _intervals(condition: MatchPrefix, length: int) -> _Intervals:
             starts.append(start)
             ends.append(end)
     return starts, ends
+
+
+def cuts(bounds: Mapping[bytes, Iterable[_Span]], length: int) -> list[bytes]:
+    """First keys of the runs of this prefix length, in order, inside which no range tells keys apart.
+
+    `bounds`: the lengths of all ranges, by the prefix that each is inside of.
+    """
+    size = (length + 7) // 8
+    bits, head = 8 * size, bytes((length,))
+    found = {0}
+    for key, spans in bounds.items():
+        own = key[0]
+        if own <= length and any(low <= length <= high for low, high in spans):
+            first = int.from_bytes(key[1:], "big") << (bits - 8 * len(key) + 8)
+            found.add(first)
+            found.add(first + (1 << (bits - own)))
+    found.discard(1 << bits)
+    return [head + first.to_bytes(size, "big") for first in sorted(found)]
 
 
 def compile_prefixes(conditions: Iterable[MatchPrefix]) -> Matcher:

@@ -39,7 +39,7 @@ class SourceKind(Enum):
 BGP_KINDS = frozenset({SourceKind.EBGP, SourceKind.IBGP, SourceKind.IBGP_CLIENT})
 
 
-@frozen
+@frozen(cache_hash=True)
 class PrefixRange:
     """Prefixes inside `key` whose length is at least `minimum` and at most `maximum` bits."""
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 
 from bgpd.family import IPV4_UNICAST, Family
-from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject, together
+from bgpd.policy.chain import DEFAULT_LOCAL_PREF, Chain, Leaf, Node, Subject
 from bgpd.policy.shared import SharedTrees, plain
 from bgpd.policy.terms import SourceKind, Term
 from bgpd.rib.path import Path, Source
@@ -133,8 +133,8 @@ class Exporter:
         if self.chain.accepts_all:
             return True
         kind, interface = path.source.kind, path.outgoing_interface
-        node = self._trees.node(path.attrs, kind, interface, path.metric, path.preference)
-        leaf = None if node is None else together(node, keys)
+        tree = self._trees.tree(path.attrs, kind, interface, path.metric, path.preference)
+        leaf = None if tree is None else tree.together(keys)
         return leaf is not None and leaf.accepted and plain(leaf)
 
     def tells_all(self, path: Path, keys: Sequence[bytes]) -> bool:

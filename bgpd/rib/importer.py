@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from bgpd.family import Family, format_address
-from bgpd.policy.chain import Chain, Leaf, Node, Subject, pour
+from bgpd.policy.chain import Chain, Leaf, Subject
+from bgpd.policy.regions import Regions
 from bgpd.policy.shared import SharedTrees, plain
 from bgpd.policy.terms import Term
 from bgpd.rib import slices
@@ -133,10 +134,10 @@ class Choice:
     """What becomes of routes with the same attributes where that hangs on the prefix, too: a tree, and a path for each
     of its leaves."""
 
-    __slots__ = ("node", "paths", "shared")
+    __slots__ = ("paths", "shared", "tree")
 
-    def __init__(self, node: Node, shared: bool) -> None:
-        self.node = node
+    def __init__(self, tree: Regions, shared: bool) -> None:
+        self.tree = tree
         self.shared = shared
         """The tree is also other routes': the subjects in it are not to be looked at."""
         self.paths: dict[Leaf, Path] = {}
@@ -206,8 +207,12 @@ class Importer:
             rib.announce(adj, keys, choice)
             return
         assert not isinstance(choice, Path)
+        leaf = choice.tree.together(keys)
+        if leaf is not None:
+            rib.announce(adj, keys, self._chosen(adj.family, choice, leaf, attrs, path_id, keys[0]))
+            return
         for path, part in self._choose(adj.family, choice, attrs, path_id, keys):
-            rib.announce(adj, keys if part is keys else list(part), path)
+            rib.announce(adj, list(part), path)
 
     def _settle(self, family: Family, attrs: PathAttributes, path_id: int) -> Choice | Path:
         """What becomes of routes with these attributes: a path, or a choice that hangs on the prefix."""
@@ -220,15 +225,16 @@ class Importer:
         if rejected or chain.accepts_all:
             preference, label = source.preference, rejected or chain.terms[0].label
         else:
-            node = self._trees[family].node(attrs, source.kind, hop.interface, 0, source.preference)
-            shared = node is not None
-            if node is None:
-                node = chain.settle(self._subject(attrs, hop))
-            if type(node) is not Leaf or not (shared and plain(node)):
-                choice = Choice(node, shared)
-                return self._path(family, choice, node, attrs, path_id, b"") if type(node) is Leaf else choice
-            preference, label = node.subject.preference, node.label
-            rejected = "" if node.accepted else label
+            tree = self._trees[family].tree(attrs, source.kind, hop.interface, 0, source.preference)
+            if tree is None:
+                return Choice(Regions(chain, chain.settle(self._subject(attrs, hop))), shared=False)
+            leaf = tree.only
+            if leaf is None:
+                return Choice(tree, shared=True)
+            if not plain(leaf):
+                return self._path(family, leaf, True, attrs, path_id, b"")
+            preference, label = leaf.subject.preference, leaf.label
+            rejected = "" if leaf.accepted else label
         send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
         epoch = source.epochs.get(family, 0)
         return Path(source, path_id, epoch, attrs, attrs, hop, send_id, preference, rejected, label)
@@ -240,24 +246,31 @@ class Importer:
         self, family: Family, choice: Choice, attrs: PathAttributes, path_id: int, keys: Sequence[bytes]
     ) -> Iterator[tuple[Path, Sequence[bytes]]]:
         """The paths that keys have by a choice."""
-        for leaf, part in pour(choice.node, keys):
-            path = choice.paths.get(leaf)
-            if path is None:
-                path = choice.paths[leaf] = self._path(family, choice, leaf, attrs, path_id, part[0])
-            yield path, part
+        for leaf, part in choice.tree.pour(keys):
+            yield self._chosen(family, choice, leaf, attrs, path_id, part[0]), part
+
+    def _chosen(
+        self, family: Family, choice: Choice, leaf: Leaf, attrs: PathAttributes, path_id: int, key: bytes
+    ) -> Path:
+        """The path that `key`, and all that end in the same leaf, have by a choice."""
+        path = choice.paths.get(leaf)
+        if path is None:
+            path = choice.paths[leaf] = self._path(family, leaf, choice.shared, attrs, path_id, key)
+        return path
 
     def _path(
-        self, family: Family, choice: Choice, leaf: Leaf, received: PathAttributes, path_id: int, key: bytes
+        self, family: Family, leaf: Leaf, shared: bool, received: PathAttributes, path_id: int, key: bytes
     ) -> Path:
-        """The path of keys that end in a leaf, as `key` does."""
-        source, shared = self.source, self.shared
-        hop, attrs = shared.next_hops.get(received.next_hop), received
-        if not choice.shared or not plain(leaf):
-            if choice.shared:
+        """The path of keys that end in a leaf, as `key` does. `shared`: the leaf is also other routes'."""
+        source, hop, attrs = self.source, self._hop, received
+        if hop is None or hop.address != received.next_hop:
+            hop = self._hop = self.shared.next_hops.get(received.next_hop)
+        if not shared or not plain(leaf):
+            if shared:
                 leaf = self._chains[family].decide(self._subject(received, hop), key)
-            attrs = effective(shared.attributes, leaf.subject)
-            hop = shared.next_hops.get(attrs.next_hop)
-        send_id = source.send_ids.get(path_id) or shared.send_id(source, path_id)
+            attrs = effective(self.shared.attributes, leaf.subject)
+            hop = self.shared.next_hops.get(attrs.next_hop)
+        send_id = source.send_ids.get(path_id) or self.shared.send_id(source, path_id)
         epoch, rejected = source.epochs.get(family, 0), "" if leaf.accepted else leaf.label
         return Path(
             source, path_id, epoch, received, attrs, hop, send_id, leaf.subject.preference, rejected, leaf.label

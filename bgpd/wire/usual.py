@@ -93,14 +93,5 @@ REFLECTABLE: Matcher = re.compile(
 """Canonical blocks with LOCAL_PREF and without ORIGINATOR_ID and CLUSTER_LIST. NEXT_HOP belongs before the only group,
 those two behind it."""
 
-LOOKED_AT: Matcher = re.compile(
-    _ORIGIN[1:-1] + _as_path().replace(b")(", b")(?:", 1) + _MED + b"(" + _LOCAL_PREF + b")" + _ATOMIC_AGGREGATE
-    + _AGGREGATOR + b"(" + _list(rb"[\xc0\xe0]", 8, 4) + b")" + _ORIGINATOR_ID + _CLUSTER_LIST
-    + _list(rb"[\xc0\xe0]", 16, 8) + b"(" + _list(rb"[\xc0\xe0]", 32, 12) + b")" + _OTC,
-    re.DOTALL,
-).fullmatch  # fmt: skip
-"""Canonical blocks of either family. Groups: the attributes that policy looks at, each empty where it is absent:
-LOCAL_PREF, COMMUNITIES, LARGE_COMMUNITIES."""
-
 MULTIPROTOCOL = _compile(_ORIGIN + _as_path())
 """Blocks from which MP_REACH_NLRI was cut. Groups as in CLASSIC, without the next hop."""

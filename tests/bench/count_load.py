@@ -15,7 +15,7 @@ from functools import partial
 
 from bgpd.effects import Ready, Send, Spread
 from bgpd.family import IPV4_UNICAST
-from bgpd.policy.terms import ACCEPT_ALL, MatchPrefix, PrefixRange, Term, Verdict
+from bgpd.policy.terms import ACCEPT_ALL, MatchCommunity, MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
 from tests.bench import count_node
@@ -51,10 +51,16 @@ def withdraw(number: int, first: int, count: int, add_path: bool) -> bytes:
 class Reflector:
     """A Speaker and its clients; `octets` counts what it wrote to them."""
 
-    def __init__(self, add_path: bool = False, chain: tuple[Term, ...] = ACCEPT_ALL, clients: int = CLIENTS) -> None:
+    def __init__(
+        self,
+        add_path: bool = False,
+        chain: tuple[Term, ...] = ACCEPT_ALL,
+        clients: int = CLIENTS,
+        imports: tuple[Term, ...] = ACCEPT_ALL,
+    ) -> None:
         self.add_path = add_path
         self.octets = 0
-        family = FamilySettings(IPV4_UNICAST, add_path=AddPath.BOTH, export_chain=chain)
+        family = FamilySettings(IPV4_UNICAST, add_path=AddPath.BOTH, import_chain=imports, export_chain=chain)
         template = PeerSettings("client", "0.0.0.0", ASN, passive=True, reflector_client=True, cluster_id="1.1.1.1",
                                 families=(family,))  # fmt: skip
         self.speaker = Speaker(
@@ -111,6 +117,17 @@ def _chain() -> tuple[Term, ...]:
     """Prefix conditions as Calico's export policy has them: blocks, pools, and what is outside."""
     blocks = [_inside(bytes((26, 10, 255, i >> 2, (i & 3) << 6)), Verdict.REJECT) for i in range(100)]
     return (*blocks, _inside(b"\x08\x0a", Verdict.ACCEPT), Term("the rest", Verdict.REJECT))
+
+
+def _filter() -> tuple[Term, ...]:
+    """Rules that look at prefixes and at communities; all that is announced here passes."""
+    half, tagged = b"\x01\0", MatchCommunity(64999 << 16 | 667)
+    return (
+        _inside(b"\x10\x0a\xfe", Verdict.REJECT),
+        Term("tagged", Verdict.REJECT, (MatchCommunity(64999 << 16 | 666),)),
+        Term("tagged and inside", Verdict.REJECT, (*_inside(half, Verdict.REJECT).conditions, tagged)),
+        _inside(half, Verdict.ACCEPT),
+    )
 
 
 def _inside(key: bytes, verdict: Verdict) -> Term:
@@ -178,6 +195,26 @@ def attribute_sets(add_path: bool = False) -> Work:
     reflector.rest()
 
 
+def filtered() -> Work:
+    """The same through a filter both ways: every set has communities of its own, prefixes are of several lengths."""
+    chain = _filter()
+    reflector = Reflector(chain=(*chain, *_chain()), imports=(*chain, *ACCEPT_ALL))
+    updates = b"".join(_tagged(i) for i in range(400))
+    yield
+    before = reflector.octets
+    reflector.receive(1, updates)
+    reflector.rest()
+    assert reflector.octets - before > len(updates) * (CLIENTS - 1), "not everybody got everything"
+
+
+def _tagged(number: int) -> bytes:
+    """An UPDATE of client 1 with a community of its own."""
+    attributes = bytes((0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 1, 0x40, 5, 4, 0, 0, 0, 100, 0xC0, 8, 4))
+    attributes += (2000 << 16 | number).to_bytes(4)
+    prefixes = b"".join(bytes((24 - i % 3, 20 + number // 8, number % 8 * 32 + 4 * i, 0))[:4] for i in range(8))
+    return message(2, bytes(2) + len(attributes).to_bytes(2) + attributes + prefixes)
+
+
 def flap(add_path: bool = False) -> Work:
     """Five times a tenth of every client's blocks is withdrawn and announced."""
     reflector = Reflector(add_path)
@@ -234,9 +271,9 @@ def keepalives() -> Work:
 
 PIECES: dict[str, Callable[[], Work]] = {
     "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy,
-    "attribute sets": attribute_sets, "flap": flap, "late joiners": join, "storm": storm, "bounce": bounce,
-    "keepalives": keepalives, "ADD-PATH sets": partial(attribute_sets, True), "ADD-PATH flap": partial(flap, True),
-    "ADD-PATH joiners": partial(join, True), **count_node.PIECES,
+    "attribute sets": attribute_sets, "BGPFilter": filtered, "flap": flap, "late joiners": join, "storm": storm,
+    "bounce": bounce, "keepalives": keepalives, "ADD-PATH sets": partial(attribute_sets, True),
+    "ADD-PATH flap": partial(flap, True), "ADD-PATH joiners": partial(join, True), **count_node.PIECES,
 }  # fmt: skip
 
 

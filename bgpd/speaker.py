@@ -227,7 +227,9 @@ class Speaker:
 
     def _schedule(self, peer: Peer) -> None:
         """Keep an entry in the timer heap that is not later than the peer's next deadline."""
-        due = min(peer.session.deadline(), *peer.refreshing.values()) if peer.refreshing else peer.session.deadline()
+        due = peer.session.deadline()
+        if peer.refreshing:
+            due = min(due, *peer.refreshing.values())
         if due < peer.scheduled:
             peer.scheduled = due
             heapq.heappush(self._timers, (due, peer.settings.name))
@@ -300,15 +302,15 @@ class Speaker:
                 else:
                     sooner = True
                     self._on_event(peer, event, now)
-        if sooner and session.deadline() < peer.scheduled:
+        if sooner:
             self._schedule(peer)
         if self.dynamic.dormant and peer.settings.name in self.dynamic.dormant and session.forgettable(now):
             self._remove_peer(peer, now)
 
     def _on_event(self, peer: Peer, event: ev.SessionEvent, now: float) -> None:
         match event:
-            case ev.Transmit(conn=conn, data=data):
-                self._effects.append(Send(conn, data))
+            case Send():
+                self._effects.append(event)
             case ev.Connect():
                 self._effects.append(Connect(peer.settings))
             case ev.Close(conn=conn):

@@ -1,7 +1,8 @@
 """What a Session asks of the world and tells the speaker.
 
 The list that `Session.take` returns holds these, in order, and between them the bodies of received UPDATEs as plain
-`bytes`: one append per message is all that the hot path can afford.
+`bytes`: one append per message is all that the hot path can afford. What it sends itself (OPEN, KEEPALIVE,
+NOTIFICATION) is an effect already, which may go between UPDATEs at a message boundary.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from bgpd.effects import Send
 from bgpd.family import Family
 from bgpd.session.fsm import Event, State
 from bgpd.session.negotiate import Negotiated
@@ -26,14 +28,6 @@ class Close:
     """Close the connection, after what was transmitted on it. Nothing that comes on it later means anything."""
 
     conn: int
-
-
-@frozen
-class Transmit:
-    """Write whole messages: OPEN, KEEPALIVE or NOTIFICATION. They may go between UPDATEs, at a message boundary."""
-
-    conn: int
-    data: bytes
 
 
 @frozen
@@ -88,5 +82,5 @@ class Notice:
 
 
 SessionEvent: TypeAlias = (
-    bytes | Connect | Close | Transmit | Established | Refresh | Down | StaleExpired | StateChange | Notice
+    bytes | Send | Connect | Close | Established | Refresh | Down | StaleExpired | StateChange | Notice
 )

@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from bgpd.effects import Send
 from bgpd.errors import BGPError
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
-from bgpd.session.events import Close, Connect, Down, Established, StaleExpired, StateChange, Transmit
+from bgpd.session.events import Close, Connect, Down, Established, StaleExpired, StateChange
 from bgpd.session.fsm import State
 from bgpd.wire.framing import KEEPALIVE, build_message
 from bgpd.wire.notification import Notification
@@ -57,7 +58,7 @@ class Walk(RuleBasedStateMachine):
                 assert not self.dialing, "one dial at a time"
                 assert self.running
                 self.dialing = True
-            elif isinstance(event, Transmit):
+            elif isinstance(event, Send):
                 assert event.conn in self.open, "nothing is sent on a connection that is closed"
             elif isinstance(event, Close):
                 assert event.conn in self.open

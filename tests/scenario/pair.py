@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 
+from bgpd.effects import Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
-from bgpd.session.events import Close, Connect, Established, Notice, SessionEvent, Transmit
+from bgpd.session.events import Close, Connect, Established, Notice, SessionEvent
 from bgpd.session.fsm import State
 from bgpd.session.local import LocalState
 from bgpd.session.negotiate import our_open
@@ -162,7 +163,7 @@ class Pair:
             end.log.append((self.now, event))
             if isinstance(event, Connect):
                 self._dial(end)
-            elif isinstance(event, Transmit):
+            elif isinstance(event, Send):
                 self.send(end, event.conn, event.data)
             elif isinstance(event, Close):
                 self._close(end, event.conn)
@@ -358,7 +359,7 @@ class Script:
         return [kind for kind, _ in self._sent()]
 
     def _sent(self) -> list[tuple[int, bytes]]:
-        return [(int(kind), body) for event in self.events(Transmit) for kind, body in Framer().feed(event.data)]
+        return [(int(kind), body) for event in self.events(Send) for kind, body in Framer().feed(event.data)]
 
     def notices(self) -> list[str]:
         return [notice.text for notice in self.events(Notice) if notice.level >= 20]

@@ -69,7 +69,8 @@ class SharedTrees:
             found = (*found, self._values.intersection((*attrs.communities, *attrs.large_communities)))
         if self._hop_tests:
             found = (*found, *self._of_hop(attrs))
-        place = (found, attrs.local_pref if self._pref else None, kind, interface, metric, preference)
+        pref = attrs.local_pref if self._pref else None
+        place = (found, pref, kind._value_, interface, metric, preference)  # an enum is hashed in Python
         tree = self._trees.get(place)
         if tree is None:
             if len(self._trees) >= _LIMIT:

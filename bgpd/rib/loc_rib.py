@@ -115,14 +115,16 @@ class LocRib:
             if table.get(key) is not there:
                 return False
         after = order((there, path))
-        assert after is not None
+        assert isinstance(after, tuple)
         for key in keys:
             table[key] = after
         for entry in entries:
             routes[entry] = path
         if len(set(keys)) != len(keys):
             keys = list(dict.fromkeys(keys))
-        self._record((None, path, best(there), best(after)), keys)
+        old_best = there if there.next_hop.reachable else None
+        new_best = after[0] if after[0].next_hop.reachable else None
+        self._record((None, path, old_best, new_best), keys)
         return True
 
     def put(self, keys: list[bytes], path: Path) -> None:

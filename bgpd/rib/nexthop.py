@@ -144,13 +144,17 @@ class NextHopTable:
         if not self.resolve:
             hop.reachable, hop.cost, hop.reason = True, 0, "not resolved: this speaker has no kernel role"
             return
-        reason = unusable(address)
-        if reason or address[:16] in self._own:
-            hop.reason = reason or "next hop is an address of this host"
-            return
-        family = IPV4_UNICAST if len(address) == 4 else IPV6_UNICAST
-        if len(address) == 32:
+        if len(address) == 4 and 0 < address[0] < 224 and address[0] != 127:
+            family = IPV4_UNICAST  # as most are: nothing else is to be asked about it
+        else:
+            if reason := unusable(address):
+                hop.reason = reason
+                return
+            family = IPV4_UNICAST if len(address) == 4 else IPV6_UNICAST
             address = address[:16]
+        if address in self._own:
+            hop.reason = "next hop is an address of this host"
+            return
         route = self._longest(family, address)
         if route is None:
             hop.reason = "no local route covers it"

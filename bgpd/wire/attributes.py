@@ -139,6 +139,13 @@ class PathAttributes:
                     path = block[7:start]
                     length = aspath.length(path)
                     neighbor = aspath.neighbor_as(path)
+            # As reflectors pass on what began in this AS: four octets each.
+            if start < size and block[start + 1] == 5:
+                local_pref = _number(block, start + 3)[0]
+                start += 7
+            if start < size and block[start + 1] == 9:
+                originator = block[start + 3 : start + 7]
+                start += 7
         while start < size:
             code = block[start + 1]
             if block[start] & 0x10:

@@ -205,6 +205,28 @@ def test_end_of_rib(family: Family) -> None:
 
 @relaxed
 @given(wire.items(False), st.data())
+def test_what_decides_is_found_wherever_it_stands(items: list[tuple[int, int, bytes]], data: st.DataObject) -> None:
+    """The quick looks at the usual places say what a walk says, in whatever order attributes come."""
+    items = data.draw(st.one_of(st.just(items), st.permutations(items)))
+    attributes = AttributeTable().intern(IPV4_UNICAST, build_block(items), b"\x0a\0\0\1")
+    values = {code: value for _, code, value in items}
+    numbers = {code: int.from_bytes(values[code], "big") if code in values else None for code in (4, 5)}
+    assert attributes.local_pref == numbers[5]
+    path = values[2]
+    assert attributes.facts() == (
+        values[1][0],
+        aspath.length(path),
+        aspath.neighbor_as(path),
+        numbers[4],
+        numbers[5],
+        values.get(9),
+        len(values.get(10, b"")) // 4,
+    )
+    assert attributes.local_pref == numbers[5]
+
+
+@relaxed
+@given(wire.items(False), st.data())
 def test_rebuild(items: list[tuple[int, int, bytes]], data: st.DataObject) -> None:
     block = build_block(items)
     assert list(walk(block)) == items and rebuild(block, {}) == block

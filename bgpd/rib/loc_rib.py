@@ -7,9 +7,10 @@ consumers need.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections import Counter, deque
+from collections.abc import Iterable
+from itertools import chain, repeat
+from typing import Any
 
 from bgpd.family import Family
 from bgpd.rib.adj_rib_in import AdjRibIn
@@ -149,13 +150,14 @@ class LocRib:
         """A source has no longer anything for `keys` under this path id. Returns how many it had."""
         had = len(keys)
         if forget:
-            routes = adj.routes
-            had = sum(routes.pop(entry, None) is not None for entry in adj.entries(path_id, keys))
+            before = len(adj.routes)
+            _discard(adj.routes, adj.entries(path_id, keys))
+            had = before - len(adj.routes)
         if had:
             self.drop(keys, adj.source, path_id)
         return had
 
-    def drop(self, keys: Sequence[bytes], source: object, path_id: int) -> None:
+    def drop(self, keys: list[bytes], source: object, path_id: int) -> None:
         """Take a source's path out of the table."""
         table = self.table
         for entry, group in self._group(keys):
@@ -165,8 +167,7 @@ class LocRib:
             if old is None:
                 continue
             if after is None:
-                for key in group:
-                    table.pop(key, None)  # a peer may name a prefix twice in one message
+                _discard(table, group)
             else:
                 table.update(dict.fromkeys(group, after))
             self._record((old, None, best(entry), best(after)), group)
@@ -197,9 +198,12 @@ class LocRib:
                 # Eligibility may have changed for any of them; consumers of paths look again.
                 self._record((path, path, old_best, best(after)), keys)
 
-    def _group(self, keys: Sequence[bytes]) -> Iterable[tuple[Entry | None, list[bytes]]]:
+    def _group(self, keys: list[bytes]) -> Iterable[tuple[Entry | None, list[bytes]]]:
+        entries = list(map(self.table.get, keys))
+        if entries and entries.count(entries[0]) == len(entries):
+            return ((entries[0], keys),)
         groups: dict[Entry | None, list[bytes]] = {}
-        for key, entry in zip(keys, map(self.table.get, keys), strict=True):
+        for key, entry in zip(keys, entries, strict=True):
             try:
                 groups[entry].append(key)
             except KeyError:
@@ -213,6 +217,11 @@ class LocRib:
             self.changes[change] = keys.copy()
         else:
             known.extend(keys)
+
+
+def _discard(table: dict[bytes, Any], keys: Iterable[bytes]) -> None:
+    """Take keys out, all in C. A peer may name a prefix twice in one message, or one that it never announced."""
+    deque(map(table.pop, keys, repeat(None)), maxlen=0)
 
 
 def _replace(entry: Entry | None, path: Path) -> tuple[Path | None, Entry]:

@@ -30,8 +30,8 @@ class Batch:
     def __init__(self, group: UpdateGroup) -> None:
         self.group = group
         self.announced: dict[Leaf, _Announcement] = {}
-        self.fresh: list[tuple[tuple[Member, ...], bytes, Units]] = []
-        """(excluded members, message, units) of first paths that went the short way."""
+        self.fresh: list[tuple[tuple[Member, ...], list[bytes], Units]] = []
+        """(excluded members, messages, units) of first paths that went the short way."""
         self.withdrawn: dict[tuple[Member, ...], dict[bytes, list[bytes]]] = {}
         """Excluded members -> path id -> keys: `Units`, as much as there is."""
         self.held: dict[tuple[bytes, bytes], set[Path]] = {}
@@ -48,14 +48,14 @@ class Batch:
             return
         exporter = self.group.exporter
         if old is None and exporter.direct:
-            message = exporter.message(new, keys)
-            if message is not None:
+            messages = exporter.messages(new, keys)
+            if messages is not None:
                 source, hop, excluded = self._told
                 if source is not new.source or hop != new.attrs.next_hop:
                     hop = new.attrs.next_hop
                     excluded = self.group.excluded(new, hop)
                     self._told = new.source, hop, excluded
-                self.fresh.append((excluded, message, (new.send_id if self._add_path else b"", keys)))
+                self.fresh.append((excluded, messages, (new.send_id if self._add_path else b"", keys)))
                 return
         node = exporter.node(new)
         for leaf, part in ((node, keys),) if type(node) is Leaf else pour(node, keys):
@@ -151,8 +151,8 @@ class Batch:
         """Neighbours that the same members must not get, who had nothing before, become one chunk."""
         group = self.group
         run = _Run(group)
-        for excluded, message, units in self.fresh:
-            run.add_one(excluded, message, units)
+        for excluded, messages, units in self.fresh:
+            run.add(excluded, messages, units)
         for item, messages in announcements:
             if any(item.withdraw.values()):
                 run.write()
@@ -192,26 +192,14 @@ class _Run:
         self._units: list[Units] = []
         self._size = 0
 
-    def add_one(self, excluded: tuple[Member, ...], message: bytes, units: Units) -> None:
-        """As `add`, for one message."""
-        size = self._size + len(message)
-        if size > CHUNK or (excluded is not self._excluded and excluded != self._excluded):
-            self.write()
-            self._excluded, size = excluded, len(message)
-        self._messages.append(message)
-        self._units.append(units)
-        self._size = size
-
     def add(self, excluded: tuple[Member, ...], messages: Sequence[bytes], units: Units) -> None:
         """One more; what does not go with those before begins a new chunk."""
-        size = sum(map(len, messages))
-        if self._messages and (excluded != self._excluded or self._size + size > CHUNK):
+        size = len(messages[0]) if len(messages) == 1 else sum(map(len, messages))
+        if self._size + size > CHUNK or (excluded is not self._excluded and excluded != self._excluded):
             self.write()
-        if self._messages:
-            self._messages += messages
-            self._units.append(units)
-        else:
-            self._excluded, self._messages, self._units = excluded, list(messages), [units]
+            self._excluded = excluded
+        self._messages += messages
+        self._units.append(units)
         self._size += size
 
     def write(self) -> None:

@@ -92,8 +92,8 @@ class Dump:
         pieces: list[bytes] = []
         size = 0
         for path, part in by_path(group, keys, entries):
-            message = exporter.message(path, part) if exporter.direct else None
-            told = self._told(path, part) if message is None else (([message], path.attrs.next_hop),)
+            direct = exporter.messages(path, part) if exporter.direct else None
+            told = self._told(path, part) if direct is None else ((direct, path.attrs.next_hop),)
             for messages, hop in told:
                 start = size
                 size += sum(map(len, messages))

@@ -15,7 +15,7 @@ from bgpd.rib.reflection import EBGP, REFLECTED, WELL_KNOWN, withheld
 from bgpd.settings import NextHopMode
 from bgpd.wire import attributes as wire
 from bgpd.wire import usual
-from bgpd.wire.build import UPDATE_HEAD, build_mp_reach
+from bgpd.wire.build import UPDATE_HEAD, AttributesTooLong, build_mp_reach, build_reach_fields, cut_field, room_for
 from bgpd.wire.framing import MARKER, MessageType
 from bgpd.wire.rules import Code
 
@@ -128,13 +128,14 @@ class Exporter:
         leaf.made = Outgoing(block, self._next_hop(path))
         return leaf
 
-    def _passes(self, path: Path, keys: Sequence[bytes]) -> bool:
-        """Whether the chain takes all these keys of a path, and leaves its attributes as they are."""
+    def _passes(self, path: Path, keys: Sequence[bytes], field: bytes = b"", skip: int = 0) -> bool:
+        """Whether the chain takes all these keys of a path, and leaves its attributes as they are. `field` and `skip`
+        as in `Regions.together`."""
         if self.chain.accepts_all:
             return True
         kind, interface = path.source.kind, path.outgoing_interface
         tree = self._trees.tree(path.attrs, kind, interface, path.metric, path.preference)
-        leaf = None if tree is None else tree.together(keys)
+        leaf = None if tree is None else tree.together(keys, field, skip)
         return leaf is not None and leaf.accepted and plain(leaf)
 
     def tells_all(self, path: Path, keys: Sequence[bytes]) -> bool:
@@ -147,8 +148,8 @@ class Exporter:
             and self._passes(path, keys)
         )
 
-    def message(self, path: Path, keys: Sequence[bytes]) -> bytes | None:
-        """The UPDATE for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
+    def messages(self, path: Path, keys: Sequence[bytes]) -> list[bytes] | None:
+        """The UPDATEs for a client's path of the usual shape, in one go; None: `node` and `outgoing` know more.
 
         The same octets as theirs, at a third of the cost: where hardly two prefixes share attributes, as in a full
         table, this is what reflecting costs.
@@ -163,18 +164,15 @@ class Exporter:
             or source.kind not in self._reflected
         ):
             return None
-        if not self._passes(path, keys):
+        path_id = path.send_id if self.key.add_path else b""
+        field = path_id + path_id.join(keys)
+        if not (self.chain.accepts_all or self._passes(path, keys, field, len(path_id))):
             return None
         first, second = match.span(1)
         marks = self._marks.get(source)
         if marks is None or marks[3:7] != source.router_id:
             marks = wire.insert_reflected(b"", 0, source.router_id, self.key.cluster_id)
             self._marks[source] = marks
-        if self.key.add_path:
-            send_id = path.send_id
-            field = send_id + send_id.join(keys)
-        else:
-            field = b"".join(keys)
         length = len(block) + len(marks)
         pieces: tuple[bytes, ...]
         if len(hop) == 4:
@@ -189,8 +187,19 @@ class Exporter:
             pieces = (reach, block[:second], marks, block[second:])
         # `build_reach` leaves room for the longer header of MP_REACH_NLRI in any case.
         if size > self.key.max_length - (len(hop) != 4):
+            return self._several(b"".join((block[:second], marks, block[second:])), hop, field, keys, path_id)
+        return [b"".join((UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length), *pieces))]
+
+    def _several(
+        self, block: bytes, hop: bytes, field: bytes, keys: Sequence[bytes], path_id: bytes
+    ) -> list[bytes] | None:
+        """Messages for more prefixes than there is room for in one."""
+        family = self.key.family
+        try:
+            fields = cut_field(field, keys, room_for(family, block, hop, self.key.max_length), path_id)
+        except AttributesTooLong:
             return None
-        return b"".join((UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length), *pieces))
+        return build_reach_fields(family, block, hop, fields)
 
     def _no_next_hop(self, path: Path) -> str:
         hop = self._next_hop(path)

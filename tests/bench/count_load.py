@@ -227,9 +227,9 @@ def flap(add_path: bool = False) -> Work:
             reflector.rest()
 
 
-def join(add_path: bool = False) -> Work:
+def join(add_path: bool = False, chain: tuple[Term, ...] = ACCEPT_ALL) -> Work:
     """Ten late joiners."""
-    reflector = Reflector(add_path)
+    reflector = Reflector(add_path, chain)
     reflector.flood()
     yield
     for number in range(CLIENTS + 1, CLIENTS + 11):
@@ -273,7 +273,8 @@ PIECES: dict[str, Callable[[], Work]] = {
     "flood": flood, "single changes": one_by_one, "ADD-PATH flood": add_path, "export policy": policy,
     "attribute sets": attribute_sets, "BGPFilter": filtered, "flap": flap, "late joiners": join, "storm": storm,
     "bounce": bounce, "keepalives": keepalives, "ADD-PATH sets": partial(attribute_sets, True),
-    "ADD-PATH flap": partial(flap, True), "ADD-PATH joiners": partial(join, True), **count_node.PIECES,
+    "ADD-PATH flap": partial(flap, True), "ADD-PATH joiners": partial(join, True),
+    "policy joiners": partial(join, chain=_chain()), **count_node.PIECES,
 }  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def test_regions_against_one_key_at_a_time(data: st.DataObject, family: Family, 
         one = regions.together(some)
         assert (one is not None) == (len(set(want.values())) == 1)
         assert one is None or told(one) == want[some[0]]
+        assert regions.together(some, b"".join(b"\0\0\1\x20" + key for key in some), 4) is one
 
 
 def test_long_runs_are_settled_by_their_ends() -> None:

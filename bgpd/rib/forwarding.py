@@ -27,7 +27,7 @@ class Forwarding:
         """Interfaces that are up: name -> index. A tunnel whose device is not among them is not used."""
         self._tunnels = {family: names for family, terms in settings.chains if (names := _devices_named(terms))}
         self._chains = {family: Chain(terms, "no kernel term accepts it") for family, terms in settings.chains}
-        self._trees: dict[tuple[Family, SourceKind], Node] = {}
+        self._trees: dict[tuple[Family, str], Node] = {}
         """Decision trees of chains that look at nothing of a path but its kind of source."""
 
     def wanted(self, rib: LocRib, keys: Iterable[bytes]) -> dict[bytes, FibRoute | None]:
@@ -116,7 +116,7 @@ class Forwarding:
     def _node(self, family: Family, path: Path) -> Node:
         if not self._chains[family].by_source:
             return self._settle(family, path)
-        place = (family, path.source.kind)
+        place = (family, path.source.kind._value_)  # an enum is hashed in Python
         tree = self._trees.get(place)
         if tree is None:
             tree = self._trees[place] = self._settle(family, path)
@@ -136,7 +136,8 @@ class Forwarding:
             hops = gateways(paths(entry), chosen, self.settings.multipath)
         if not hops:
             return None
-        return FibRoute(RouteKind.UNICAST, hops, self._metric(chosen) if chosen.source.is_bgp else 0)
+        metric = kernel_metric(self.settings.metric_base, chosen.attrs.local_pref) if chosen.source.is_bgp else 0
+        return FibRoute(RouteKind.UNICAST, hops, metric)
 
     def _tunnelled(
         self, family: Family, entry: Entry, chosen: Path, leaf: Leaf, keys: Sequence[bytes]

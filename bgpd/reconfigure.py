@@ -90,12 +90,11 @@ class _Change:
         """Chains that many peers name, when all that differs is in them: with a block it is those of all at once."""
         speaker, old, new = self._speaker, self._old, self._new
         imports = _others(old.import_chains, new.import_chains)
-        for peer in list(speaker.peers.values()) if imports else ():
-            families = [entry.family for entry in peer.settings.families if _named(entry.import_chain, imports)]
-            if families and peer not in self._done:
-                peer.configure(peer.settings, new)
-                for family in families:
-                    speaker._work(peer, peer.importer.reimport(family))
+        for peer in self._importing(imports) if imports else ():
+            peer.configure(peer.settings, new)
+            for entry in peer.settings.families:
+                if _named(entry.import_chain, imports):
+                    speaker._work(peer, peer.importer.reimport(entry.family))
         exports = _others(old.export_chains, new.export_chains)
         if not exports:
             return
@@ -109,6 +108,19 @@ class _Change:
                 continue
             if any(_named(entry.export_chain, exports) for entry in owner.settings.families):
                 speaker.places.move(owner, new, moves)
+
+    def _importing(self, names: set[str]) -> list[Peer]:
+        """The peers that name one of these import chains, and do not follow it yet. Thousands share their families."""
+        known: dict[int, bool] = {}
+        found: list[Peer] = []
+        for peer in self._speaker.peers.values():
+            families = peer.settings.families
+            concerned = known.get(id(families))
+            if concerned is None:
+                concerned = known[id(families)] = any(_named(entry.import_chain, names) for entry in families)
+            if concerned and peer not in self._done:
+                found.append(peer)
+        return found
 
     def _change_peer(self, peer: Peer, new: PeerSettings) -> None:
         speaker, old, now = self._speaker, peer.settings, self._now

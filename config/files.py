@@ -188,8 +188,10 @@ class FileDatastore:
             return False
         if event.name.startswith("..") or event.directory == os.path.dirname(self.directory) != self.directory:
             return False
+        if path in self._folder.directories:
+            return False
         # A symbolic link to a folder shows no other sign of being one.
-        return path not in self._folder.directories and not os.path.isdir(path)
+        return bool(event.mask & (inotify.DELETE | inotify.MOVED_FROM)) or not os.path.isdir(path)
 
     def _watch_directories(self, directories: Iterable[str]) -> None:
         if self._inotify is None:

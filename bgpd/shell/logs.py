@@ -113,6 +113,9 @@ class LogWriter:
         root.handlers[:] = [self._handler]
         self.set_level(self._level)
         logging.raiseExceptions = False
+        # What no line of ours shows need not be found out for each: it is half of what one costs the loop.
+        logging._srcfile = None
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         self._thread.start()
 
     def stop(self, patience: float = 1.0) -> None:

@@ -6,7 +6,8 @@ The parts, in the order that a change travels:
     documents   text -> plain values; a YAML reader without the traps of YAML 1.1
     resources   plain values -> frozen, validated objects; `values`, `fields` and `selector` serve it
     snapshot    the immutable store of objects; a refused object keeps its last good version
-    compile     snapshot -> SpeakerSettings of one node, whole; `cluster`, `peers`, `chains` and `statics` serve it
+    compile     snapshot -> SpeakerSettings of one node, whole; `cluster`, `hosts`, `candidates`, `peers`, `mesh`,
+                `chains` and `statics` serve it; `memory` keeps what the next compile need not make again
     diff        two SpeakerSettings -> what changes, and what each change costs
     view, ctl   all this shown to people: `bgpctl validate`, `bgpctl resolve`
 

@@ -62,6 +62,7 @@ class Chains:
         self._cluster = cluster
         self._memory = cluster.memory
         self._filters = cluster.snapshot.of(r.BGPFilter)
+        self._around: dict[tuple[Family, bool], tuple[Terms, Terms, Terms, Terms]] = {}
 
     def named(self, policies: Iterable[Policy]) -> tuple[dict[str, Terms], dict[str, Terms]]:
         """The import and the export chains of these policies, by name."""
@@ -71,16 +72,23 @@ class Chains:
 
     def export(self, policy: Policy) -> Terms:
         """The export chain of a session."""
-        cluster, family, internal = self._cluster, policy.family, policy.internal
+        place = policy.family, policy.internal
+        if place not in self._around:
+            self._around[place] = self._beside_filters(*place)
+        head, *rest = self._around[place]
+        parts = (head, self._filter_terms(policy, export=True), *rest)
+        return self._memory.made(("export", policy), parts, lambda: tuple(chain.from_iterable(parts)))
+
+    def _beside_filters(self, family: Family, internal: bool) -> tuple[Terms, Terms, Terms, Terms]:
+        """Step 1, and 3 to 10 in three parts: what all policies of a family and kind of session have in common."""
+        cluster = self._cluster
         head = self._memory.made(("priority", family), (cluster.config,), lambda: _priority(cluster, family))
-        filters = self._filter_terms(policy, export=True)
         before, after = self._around_blocks(family, internal)
         blocks = cluster.blocks(family)
         own = self._memory.made(
             ("block terms", family), (blocks, cluster.config), lambda: self._block_terms(blocks, family)
         )
-        parts = (head, filters, before, own, after)
-        return self._memory.made(("export", policy), parts, lambda: tuple(chain.from_iterable(parts)))
+        return head, before, own, after
 
     def _around_blocks(self, family: Family, internal: bool) -> tuple[Terms, Terms]:
         """Steps 3 to 5, and 7 to 10."""

@@ -208,10 +208,13 @@ def pour(node: Node, keys: Sequence[bytes]) -> Iterator[tuple[Leaf, Sequence[byt
 
 
 class _Compiled:
-    __slots__ = ("actions", "label", "prefixes", "term", "tests", "verdict")
+    __slots__ = ("actions", "label", "length", "named", "prefixes", "term", "tests", "verdict")
 
     def __init__(self, term: Term) -> None:
         self.term = term
+        self.named = _named(term)
+        self.length = min((entry.key[0] for entry in self.named), default=0)
+        """Of the broadest prefix that it names."""
         prefixes = [c for c in term.conditions if isinstance(c, t.MatchPrefix)]
         self.prefixes = PrefixSet(prefixes) if prefixes else None
         self.tests = [condition_test(c) for c in term.conditions if not isinstance(c, t.MatchPrefix)]
@@ -240,38 +243,36 @@ _BROADER = 4
 
 _Known = Mapping[int, _Compiled]
 """Terms that are compiled already, by the id of the term."""
-_Named = Sequence[tuple[t.PrefixRange, ...]]
 
 
 def _program(terms: tuple[Term, ...], known: _Known) -> tuple[_Step, ...]:
     """The terms in their order, with a tree of skips over each run of terms that name prefixes."""
     compiled = [known.get(id(term)) or _Compiled(term) for term in terms]
-    named = list(map(_named, terms))
     steps: list[_Step] = []
     start = 0
     while start < len(terms):
         end, broadest = start, 0
-        while end < len(terms) and (ranges := named[end]):
-            length = min(entry.key[0] for entry in ranges)
+        while end < len(terms) and compiled[end].named:
+            length = compiled[end].length
             if end > start and length <= broadest - _BROADER:
                 break
             broadest = length if end == start else min(broadest, length)
             end += 1
         end = max(end, start + 1)
-        _add_tree(steps, compiled[start:end], named[start:end])
+        _add_tree(steps, compiled[start:end])
         start = end
     return tuple(steps)
 
 
-def _add_tree(steps: list[_Step], terms: Sequence[_Compiled], named: _Named) -> None:
+def _add_tree(steps: list[_Step], terms: Sequence[_Compiled]) -> None:
     if len(terms) < _WORTH:
         steps += terms
         return
-    skip = _Skip(tuple(itertools.chain.from_iterable(named)))
+    skip = _Skip(tuple(itertools.chain.from_iterable([term.named for term in terms])))
     steps.append(skip)
     middle = len(terms) // 2
-    _add_tree(steps, terms[:middle], named[:middle])
-    _add_tree(steps, terms[middle:], named[middle:])
+    _add_tree(steps, terms[:middle])
+    _add_tree(steps, terms[middle:])
     skip.target = len(steps)
 
 

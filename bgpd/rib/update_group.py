@@ -262,6 +262,8 @@ class UpdateGroup:
                 if old is None and new is None:
                     continue
             if alone is not None and (old is None or old.source is alone) and (new is None or new.source is alone):
+                # But whoever joins now must not share the walk over the table that it began before this.
+                self._dump = None
                 continue
             if repeated and not repeated.isdisjoint(keys):
                 batch.revisit(old, new, [key for key in keys if key in repeated])

@@ -142,10 +142,9 @@ class World:
         if said.tagged:
             block += b"\xc0\x08\x04" + encode_communities((TAG,))
         attrs = self.shared.attributes.intern(self.family, block, said.hop)
-        update = ParsedUpdate([], [])
-        prefix = path_id.to_bytes(4, "big") if self.add_path else b""
         chosen = [PREFIXES[self.family][i] for i in keys]
-        update.reach = [(self.family, attrs, [prefix + k for k in chosen])]
+        update, units = self._update(path_id, chosen)
+        update.reach = [(self.family, attrs, units)]
         client.importer.apply(update)
         for key in chosen:
             self.said[client.name, path_id, key] = said
@@ -153,13 +152,19 @@ class World:
     def withdraw(self, who: int, path_id: int, keys: list[int]) -> None:
         client = self.clients[who]
         path_id = path_id if self.add_path else 0
-        prefix = path_id.to_bytes(4, "big") if self.add_path else b""
         chosen = [PREFIXES[self.family][i] for i in keys]
-        update = ParsedUpdate([], [])
-        update.unreach = [(self.family, [prefix + k for k in chosen])]
+        update, units = self._update(path_id, chosen)
+        update.unreach = [(self.family, units)]
         client.importer.apply(update)
         for key in chosen:
             self.said.pop((client.name, path_id, key), None)
+
+    def _update(self, path_id: int, keys: list[bytes]) -> tuple[ParsedUpdate, list[bytes]]:
+        """An UPDATE with the path id of all its prefixes, or before each."""
+        prefix = path_id.to_bytes(4, "big") if self.add_path else b""
+        if path_id == 1:
+            return ParsedUpdate([], [], path_id=prefix), keys
+        return ParsedUpdate([], []), [prefix + key for key in keys]
 
     def lose(self, who: int) -> None:
         client = self.clients[who]
@@ -490,6 +495,19 @@ def test_import_chain_changes_and_prefix_splits() -> None:
     world.work(client.importer.reimport(family))
     assert sorted(table) == sorted(PREFIXES[family][:3])
     assert adj.lookup(low)[0].attrs.local_pref == 100
+
+
+@pytest.mark.parametrize("add_path", [False, True], ids=["best", "add-path"])
+def test_who_joins_does_not_share_a_walk_from_before_a_change_that_the_first_is_not_told_of(add_path: bool) -> None:
+    """A peer alone in its group is told nothing of its own paths; the second one has to be."""
+    world = World(IPV4_UNICAST, add_path, ACCEPT_ALL)
+    world.announce(0, 1, [0], Said(100, 0, 0, False, HOPS[IPV4_UNICAST][0]))
+    world.flush()
+    world.join(0)
+    world.announce(0, 1, [0], Said(100, 0, 0, False, HOPS[IPV4_UNICAST][1]))
+    world.flush()
+    world.join(1)
+    world.check()
 
 
 def test_a_sweep_leaves_alone_what_a_later_epoch_makes_stale(monkeypatch: pytest.MonkeyPatch) -> None:

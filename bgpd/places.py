@@ -111,10 +111,10 @@ class Places:
             group.hold_eor = hold
             self._announce(group)
 
-    def forget_next_hops(self) -> None:
-        """Next hops resolve differently: what was worked out with them is no more."""
+    def next_hops_changed(self) -> None:
+        """Next hops resolve differently (`UpdateGroup.next_hops_changed`)."""
         for group in self.groups.values():
-            group.exporter.forget()
+            group.next_hops_changed()
 
     def _group_for(
         self, peer: Peer, family: Family, settings: SpeakerSettings, like: UpdateGroup | None = None

@@ -448,7 +448,7 @@ class Speaker:
                 table.refresh(hop, new)
             for rib, touched in groups:
                 rib.reselect(touched)
-            self.places.forget_next_hops()
+            self.places.next_hops_changed()
             hops = self.local_routes.refresh_gateways()
 
     # Restart

@@ -195,6 +195,16 @@ class UpdateGroup:
             dump = self._dump = Dump(self, self.log.end)
         member.dump, member.dumped, member.plain = dump, 0, False
 
+    def next_hops_changed(self) -> None:
+        """Next hops resolve differently: what was worked out with them is no more.
+
+        Walks over the table as it was end: they would tell of paths that came within reach only after they had been
+        withdrawn, and of that the log knows nothing.
+        """
+        self.exporter.forget()
+        for member in self.members:
+            self._end_dump(member)
+
     def _end_dump(self, member: Member) -> None:
         """What is left of the table that a member is being sent is looked up instead."""
         if member.dump is not None:
@@ -371,10 +381,11 @@ class UpdateGroup:
             return data
         if member.dump is not None and (part := self._read_dump(member, member.dump)) is not None:
             return part
-        if member.closing:
-            return member.closing.pop(0)
         if member.pending is not None and self._drain(member):
             return self.pull(member)
+        if member.closing:
+            # Behind what is left of a table that is looked up: EoRR says that all was told (RFC 7313 §4).
+            return member.closing.pop(0)
         if member.eor and not self._hold_eor and member.cursor >= member.eor_at:
             member.eor = False
             member.sent += 1

@@ -200,7 +200,7 @@ class World:
             table.refresh(h, n)
         rib.reselect(groups)
         for group in self.groups.values():
-            group.exporter.forget()
+            group.next_hops_changed()
 
     def join(self, who: int) -> None:
         client = self.clients[who]
@@ -525,3 +525,35 @@ def test_a_sweep_leaves_alone_what_a_later_epoch_makes_stale(monkeypatch: pytest
     assert sorted(client.importer.adj[IPV4_UNICAST].routes) == sorted(PREFIXES[IPV4_UNICAST][2:4])
     world.work(client.importer.sweep(IPV4_UNICAST))
     assert not client.importer.adj[IPV4_UNICAST].routes and not world.shared.ribs[IPV4_UNICAST].table
+
+
+@pytest.mark.parametrize("add_path", [False, True], ids=["best", "add-path"])
+@pytest.mark.parametrize("family", [IPV4_UNICAST, IPV6_UNICAST], ids=str)
+def test_a_table_on_its_way_has_no_path_that_came_within_reach_when_it_was_gone(family: Family, add_path: bool) -> None:
+    """Out of reach when the walk began and withdrawn before it was told: the log has nothing of it either."""
+    world = World(family, add_path, ACCEPT_ALL)
+    world.announce(1, 1, [0], Said(100, 1, 0, False, HOPS[family][3]))
+    world.flush()
+    world.join(0)
+    world.withdraw(1, 1, [0])
+    world.flush()
+    world.resolve(3, True)
+    world.check()
+
+
+def test_the_end_of_a_refresh_comes_behind_all_routes() -> None:
+    """Also where next hops change during it."""
+    family = IPV4_UNICAST
+    world = World(family, False, ACCEPT_ALL)
+    world.join(0)
+    world.announce(1, 0, [0, 1, 2], Said(100, 1, 0, False, HOPS[family][0]))
+    world.settle()
+    client = world.clients[0]
+    assert client.group is not None and client.member is not None
+    client.group.refresh(client.member, b"begin", b"end")
+    world.resolve(1, False)
+    told: list[bytes] = []
+    while (data := client.group.pull(client.member)) is not None:
+        told.append(data)
+    assert told[0] == b"begin" and told[-1] == b"end"
+    assert all(key in b"".join(told[1:-1]) for key in PREFIXES[family][:3])

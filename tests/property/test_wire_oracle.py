@@ -70,7 +70,9 @@ def test_we_read_what_it_writes(data: st.DataObject, family: Family, add_path: b
     theirs = oracle.Oracle(False, add_path).read_update(message[19:]).messages
     updates = [parser.parse(octets[19:]) for octets in theirs]
     assert not any(update.findings for update in updates)
-    found = [(attributes, key) for update in updates for _, attributes, some in update.reach for key in some]
+    found = [
+        (attributes, update.path_id + key) for update in updates for _, attributes, some in update.reach for key in some
+    ]
     assert {key for _, key in found} == set(keys)
     original = table.intern(family, block, hop)
     for attributes in {attributes for attributes, _ in found}:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,3 +149,14 @@ def test_shared_trees_decide_as_ones_own(
         one = tree.together(keys)
         assert (one is not None) == (len({id(leaf) for leaf in found.values()}) == 1)
         assert one is None or one is found[keys[0]]
+
+
+def test_there_is_nothing_that_shared_trees_have_never_heard_of() -> None:
+    """A new condition or action has to be told apart in `SharedTrees`, or make it unusable; then it belongs here."""
+    known = (
+        *(t.MatchPrefix, t.MatchSource, t.MatchInterface, t.MatchCommunity, t.MatchLargeCommunity),
+        *(t.MatchAsPathPrefix, t.MatchLocalPref, t.MatchMetric, t.MatchNextHop, t.MatchNextHopInside),
+        *(t.AddCommunity, t.AddLargeCommunity, t.PrependAsPath, t.SetLocalPref, t.SetPreference),
+        *(t.LocalPrefFromMetric, t.MetricFromLocalPref, t.SetTunnel),
+    )
+    assert {*get_args(t.Condition), *get_args(t.Action)} == set(known)

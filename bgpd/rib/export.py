@@ -133,10 +133,10 @@ class Exporter:
         as in `Regions.together`."""
         if self.chain.accepts_all:
             return True
-        kind, interface = path.source.kind, path.outgoing_interface
-        tree = self._trees.tree(path.attrs, kind, interface, path.metric, path.preference)
+        interface = path.interface or path.next_hop.interface
+        tree = self._trees.tree(path.attrs, path.source.kind, interface, path.metric, path.preference)
         leaf = None if tree is None else tree.together(keys, field, skip)
-        return leaf is not None and leaf.accepted and plain(leaf)
+        return leaf is not None and leaf.accepted and (leaf.made is True or plain(leaf))
 
     def tells_all(self, path: Path, keys: Sequence[bytes]) -> bool:
         """Whether all these keys are told, with the next hop that came; False: `node` knows more. For `direct` only."""

@@ -88,13 +88,15 @@ class PathAttributes:
     `next_hop`: 4, 16 or 32 octets (32: global and link-local address), b"" for local routes.
     """
 
-    __slots__ = ("__weakref__", "_facts", "block", "family", "next_hop")
+    __slots__ = ("__weakref__", "_facts", "_local_pref", "block", "family", "next_hop")
 
     def __init__(self, family: Family, block: bytes, next_hop: bytes) -> None:
         self.family = family
         self.block = block
         self.next_hop = next_hop
         self._facts: _Facts | None = None
+        self._local_pref: int | None = -1
+        """-1: not looked for yet."""
 
     def __repr__(self) -> str:
         return f"PathAttributes({self.family}, {self.block.hex()}, {self.next_hop.hex()})"
@@ -201,10 +203,17 @@ class PathAttributes:
     @property
     def local_pref(self) -> int | None:
         """LOCAL_PREF."""
+        value = self._local_pref
+        if value == -1:
+            value = self._local_pref = self._find_local_pref()
+        return value
+
+    def _find_local_pref(self) -> int | None:
         if self._facts is None:
             block = self.block
             size = len(block)
-            # Often all that is ever asked for: behind ORIGIN, a short AS_PATH and perhaps MED, as a rule.
+            # Often all that is ever asked for, of policy in both directions: behind ORIGIN, a short AS_PATH and perhaps
+            # MED, as a rule.
             if size > 7 and block[1] == 1 and block[5] == 2 and block[4] == 0x40:
                 at = 7 + block[6]
                 if at < size and block[at + 1] == 4:

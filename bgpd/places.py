@@ -124,6 +124,8 @@ class Places:
         if group is None:
             group = self.groups[key] = UpdateGroup(key, self._ribs[family], self._too_long, like)
             group.hold_eor = self._hold_eor
+            if like is None:
+                group.exporter.prepare()
         return group
 
     def _put(self, peer: Peer, family: Family, group: UpdateGroup, member: Member) -> None:

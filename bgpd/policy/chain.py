@@ -320,6 +320,12 @@ class Chain:
             known = self._cuts[length] = cuts(self._bounds, length)
         return known
 
+    def lengths(self) -> set[int]:
+        """Of the prefixes that are named."""
+        if not self._bounds:
+            self._bounds = _bounds(self.terms)
+        return {key[0] for key in self._bounds}
+
     def settle(self, subject: Subject) -> Node:
         """The decision tree for one subject; `pour` prefixes through it."""
         return self._settle(0, subject)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from bgpd.family import Family
 from bgpd.policy import terms as t
 from bgpd.policy.chain import Chain, Leaf, Subject, as_path_octets, begins_with, condition_test
 from bgpd.policy.regions import Regions
@@ -52,6 +53,15 @@ class SharedTrees:
         self._hop_tests = [condition_test(part) for part in dict.fromkeys(parts) if isinstance(part, _HOPS)]
         self._hops: dict[bytes, _Known] = {}
         self._trees: dict[_Known, Regions] = {}
+
+    def prepare(self, family: Family) -> None:
+        """Have the chain look at its prefixes before the first route comes. Most routes of a family will have a length
+        that the chain names; all trees share what is found for it."""
+        nobody = wire.AttributeTable().intern(family, b"", b"")
+        tree = Regions(self._chain, self._chain.settle(Subject(nobody, SourceKind.IBGP_CLIENT)))
+        for length in self._chain.lengths():
+            if length <= family.bits:
+                tree.leaf(bytes((length,)) + bytes((length + 7) // 8))
 
     def tree(
         self, attrs: PathAttributes, kind: SourceKind, interface: str, metric: int, preference: int

@@ -77,6 +77,11 @@ class Exporter:
         self._blank = Subject(wire.AttributeTable().intern(key.family, b"", b""), SourceKind.STATIC)
         """For leaves whose outgoing form is made already: their subject is not looked at."""
 
+    def prepare(self) -> None:
+        """Work out what the first routes would have to wait for, as its members' first burst is what comes next."""
+        if self.direct:
+            self._trees.prepare(self.key.family)
+
     def node(self, path: Path) -> Node:
         """The decision tree of a path for this group; pour its keys through it."""
         node = self._nodes.get(path)

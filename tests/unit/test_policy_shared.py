@@ -129,13 +129,21 @@ def test_attribute_sets_that_differ_in_what_a_chain_does_not_look_at_have_one_tr
     assert found[0] is found[1] is found[2] is not found[3], "octets across two communities are none"
 
 
-@given(chains(), st.lists(routes, min_size=1, max_size=8), st.lists(st.sampled_from(KEYS), min_size=1, unique=True))
+@given(
+    chains(),
+    st.lists(routes, min_size=1, max_size=8),
+    st.lists(st.sampled_from(KEYS), min_size=1, unique=True),
+    st.booleans(),
+)
 def test_shared_trees_decide_as_ones_own(
     chain: Chain,
     seen: list[tuple[wire.PathAttributes, SourceKind, str, int, int]],
     keys: list[bytes],
+    prepared: bool,
 ) -> None:
     trees = SharedTrees(chain)
+    if prepared:
+        trees.prepare(IPV4_UNICAST)
     for route in seen:
         tree = trees.tree(*route)
         if tree is None:

@@ -92,7 +92,7 @@ class Dump:
         pieces: list[bytes] = []
         size = 0
         for path, part in by_path(group, keys, entries):
-            direct = exporter.messages(path, part) if exporter.direct else None
+            direct = exporter.messages_again(path, part) if exporter.direct else None
             told = self._told(path, part) if direct is None else ((direct, path.attrs.next_hop),)
             for messages, hop in told:
                 start = size

@@ -20,6 +20,9 @@ from bgpd.wire.framing import MARKER, MessageType
 from bgpd.wire.rules import Code
 
 _CACHE_LIMIT = 2048
+_TOLD_LIMIT = 8192
+_TOLD_KEYS = 16
+"""Messages of so many paths with so few prefixes are kept for the next joiner: some 5 MB a group at most."""
 
 
 @frozen
@@ -72,6 +75,8 @@ class Exporter:
         """Whether `message` may have an answer."""
         self._hop_lengths = (4,) if key.family == IPV4_UNICAST else (16, 32)
         """Of next hops that `message` knows: IPv4 routes with an IPv6 one take the longer way."""
+        self._told: dict[Path, tuple[Sequence[bytes], list[bytes], bytes, SourceKind]] = {}
+        """By path: the prefixes that it had when it was told last, how, and its source's router id and kind then."""
         self._marks: dict[Source, bytes] = {}
         """ORIGINATOR_ID and CLUSTER_LIST of what each source's routes are given."""
         self._blank = Subject(wire.AttributeTable().intern(key.family, b"", b""), SourceKind.STATIC)
@@ -94,6 +99,7 @@ class Exporter:
     def forget(self) -> None:
         """Drop what is kept: interfaces or next hops have changed under it."""
         self._nodes.clear()
+        self._told.clear()
         self._marks.clear()
 
     def outgoing(self, leaf: Leaf, path: Path) -> Outgoing:
@@ -194,6 +200,20 @@ class Exporter:
         if size > self.key.max_length - (len(hop) != 4):
             return self._several(b"".join((block[:second], marks, block[second:])), hop, field, keys, path_id)
         return [b"".join((UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length), *pieces))]
+
+    def messages_again(self, path: Path, keys: Sequence[bytes]) -> list[bytes] | None:
+        """As `messages`, for walks over the table: in a storm of joiners each wave has one, and most of what it tells
+        was told to the wave before."""
+        source = path.source
+        known = self._told.get(path)
+        if known is not None and known[0] == keys and known[2] == source.router_id and known[3] is source.kind:
+            return known[1]
+        made = self.messages(path, keys)
+        if made is not None and len(keys) <= _TOLD_KEYS:
+            if len(self._told) >= _TOLD_LIMIT:
+                self._told.clear()
+            self._told[path] = (keys, made, source.router_id, source.kind)
+        return made
 
     def _several(
         self, block: bytes, hop: bytes, field: bytes, keys: Sequence[bytes], path_id: bytes

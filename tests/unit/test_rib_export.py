@@ -170,3 +170,20 @@ def test_a_missing_local_pref_is_written_and_no_advertise_stays_here() -> None:
     assert found == (HEAD + PATH + PREF + attribute(9, ROUTER) + attribute(10, CLUSTER), b"\x0a\0\0\1")
     hidden = HEAD + PATH + PREF + attribute(8, b"\xff\xff\xff\2")
     assert told(ACCEPT_ALL, hidden, SourceKind.IBGP_CLIENT, SourceKind.IBGP) == "community NO_ADVERTISE"
+
+
+def test_what_was_told_before_is_told_again_only_while_it_is_true() -> None:
+    path, made = path_of(HEAD + PATH + PREF, SourceKind.IBGP_CLIENT), exporter(ACCEPT_ALL)
+    keys = [b"\x20\x0a\0\0" + bytes((number,)) for number in range(4)]
+    first = made.messages_again(path, keys)
+    assert first == made.messages(path, keys) and made.messages_again(path, list(keys)) is first
+    assert made.messages_again(path, keys[:2]) == made.messages(path, keys[:2]) != first
+    path.source.router_id = bytes((8, 8, 8, 8))
+    other = made.messages_again(path, keys[:2])
+    assert other == made.messages(path, keys[:2]) and attribute(9, bytes((8, 8, 8, 8))) in b"".join(other or ())
+    path.source.kind = SourceKind.EBGP
+    assert made.messages_again(path, keys[:2]) is None
+    path.source.kind = SourceKind.IBGP_CLIENT
+    again = made.messages_again(path, keys[:2])
+    made.forget()
+    assert again == made.messages_again(path, keys[:2]) is not again

@@ -14,7 +14,8 @@ from bgpd.family import parse_address
 from bgpd.peer import Peer, peer_cost
 from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.update_group import UpdateGroup
-from bgpd.settings import ChainRef, Cost, PeerSettings, SpeakerSettings, Terms, parted
+from bgpd.sequences import parted
+from bgpd.settings import ChainRef, Cost, PeerSettings, SpeakerSettings, Terms
 
 if TYPE_CHECKING:
     from bgpd.speaker import Speaker

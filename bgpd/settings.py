@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
-from itertools import compress, count
-from operator import is_not
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import evolve, field, fields, frozen
 
@@ -30,7 +28,6 @@ __all__ = [
     "StaticKind",
     "StaticRoute",
     "cost_of",
-    "parted",
 ]
 
 
@@ -272,31 +269,6 @@ class SpeakerSettings:
 
     def _inlined(self, entry: FamilySettings) -> FamilySettings:
         return evolve(entry, import_chain=self.import_terms(entry), export_chain=self.export_terms(entry))
-
-
-T = TypeVar("T")
-
-
-def parted(old: tuple[T, ...], new: tuple[T, ...]) -> tuple[list[T], list[T]]:
-    """What is in `old` and not in `new`, and what is in `new` and not in `old`, as objects.
-
-    Of ten thousand peers, those that are the same are passed over in C.
-    """
-    if old is new:
-        return [], []
-    head = _alike(old, new)
-    tail = _alike(old[head:][::-1], new[head:][::-1])
-    gone, come = list(old[head : len(old) - tail]), list(new[head : len(new) - tail])
-    if len(gone) == len(come):
-        other = list(map(is_not, gone, come))
-        gone, come = list(compress(gone, other)), list(compress(come, other))
-    before, after = set(map(id, gone)), set(map(id, come))
-    return [one for one in gone if id(one) not in after], [one for one in come if id(one) not in before]
-
-
-def _alike(one: tuple[object, ...], other: tuple[object, ...]) -> int:
-    """How many are the same from the beginning on."""
-    return next(compress(count(), map(is_not, one, other)), min(len(one), len(other)))
 
 
 def cost_of(cls: type, name: str, old: object = None, new: object = None) -> Cost:

@@ -12,7 +12,8 @@ from operator import is_
 from attrs import evolve, frozen
 
 from bgpd.family import FAMILIES, Family
-from bgpd.settings import PeerSettings, parted
+from bgpd.sequences import parted
+from bgpd.settings import PeerSettings
 from config.candidates import session_name
 from config.chains import Policy, families
 from config.cluster import DEFAULT_PORT, Cluster

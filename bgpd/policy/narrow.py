@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress, count
-from operator import is_not
+from itertools import chain
 
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term
+from bgpd.sequences import alike
 
 _ENUMERABLE = 2048
 """Up to so many prefixes inside a range are looked up one by one, instead of looking at the whole table."""
@@ -39,14 +39,10 @@ def concerned(old: Sequence[Term], new: Sequence[Term]) -> tuple[PrefixRange, ..
 
 def _apart(old: Sequence[Term], new: Sequence[Term]) -> tuple[Sequence[Term], Sequence[Term]]:
     """Both without what they begin and end with alike: of hundreds of terms, a block more leaves three."""
-    head = _alike(old, new)
+    head = alike(old, new)
     old, new = old[head:], new[head:]
-    tail = _alike(old[::-1], new[::-1])
+    tail = alike(old[::-1], new[::-1])
     return old[: len(old) - tail], new[: len(new) - tail]
-
-
-def _alike(one: Sequence[Term], other: Sequence[Term]) -> int:
-    return next(compress(count(), map(is_not, one, other)), min(len(one), len(other)))
 
 
 def _content(term: Term) -> _Content:

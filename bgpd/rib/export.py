@@ -72,9 +72,9 @@ class Exporter:
         self.direct = (
             internal and key.next_hop_mode is not NextHopMode.SELF and (self.chain.accepts_all or self._trees.usable)
         )
-        """Whether `message` may have an answer."""
+        """Whether `messages` may have an answer."""
         self._hop_lengths = (4,) if key.family == IPV4_UNICAST else (16, 32)
-        """Of next hops that `message` knows: IPv4 routes with an IPv6 one take the longer way."""
+        """Of next hops that `messages` knows: IPv4 routes with an IPv6 one take the longer way."""
         self._told: dict[Path, tuple[Sequence[bytes], list[bytes], bytes, SourceKind]] = {}
         """By path: the prefixes that it had when it was told last, how, and its source's router id and kind then."""
         self._marks: dict[Source, bytes] = {}

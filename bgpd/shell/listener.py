@@ -12,7 +12,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from operator import attrgetter
 from time import monotonic
 
-from bgpd.settings import PeerSettings, SpeakerSettings, parted
+from bgpd.sequences import parted
+from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.shell import sockopt
 from bgpd.shell.connector import user_timeout
 from bgpd.shell.logs import RateLimit

@@ -32,7 +32,8 @@ from bgpd.effects import (
 )
 from bgpd.family import Family
 from bgpd.routes import FibRoute, LocalChange
-from bgpd.settings import PeerSettings, SpeakerSettings, parted
+from bgpd.sequences import parted
+from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.shell import sockopt
 from bgpd.shell.connector import Connector
 from bgpd.shell.listener import Listener

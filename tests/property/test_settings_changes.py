@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bgpd.family import IPV4_UNICAST, parse_prefix
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, Term, Verdict
-from bgpd.settings import FamilySettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute, parted
+from bgpd.sequences import parted
+from bgpd.settings import FamilySettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
 from bgpd.shell.listener import PeerIndex
 from tests.scenario.cluster import Cluster
 

@@ -15,7 +15,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("bgpd", "config", "reflector")
 
-SEAMS = ("bgpd.errors", "bgpd.family", "bgpd.settings", "bgpd.routes", "bgpd.effects", "bgpd.policy.terms")
+SEAMS = (
+    "bgpd.errors",
+    "bgpd.family",
+    "bgpd.sequences",
+    "bgpd.settings",
+    "bgpd.routes",
+    "bgpd.effects",
+    "bgpd.policy.terms",
+)
 PARTS = ("bgpd.outbound", "bgpd.peer", "bgpd.places", "bgpd.directory", "bgpd.restart", "bgpd.preview")
 """The speaker's parts that lie beside it."""
 
@@ -25,6 +33,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "bgpd": (*SEAMS, "bgpd.wire", "bgpd.session", "bgpd.policy", "bgpd.rib"),
     "bgpd.errors": (),
     "bgpd.family": (),
+    "bgpd.sequences": (),
     "bgpd.policy.terms": ("bgpd.family",),
     "bgpd.settings": ("bgpd.family", "bgpd.policy.terms"),
     "bgpd.routes": ("bgpd.family", "bgpd.policy.terms"),

@@ -232,7 +232,7 @@ def _hosts(
     before: Hosts = last[1]
     if last[0][1] is configs:
         return before.after(nodes, make)
-    fresh = Hosts.of(nodes, make)
+    fresh = Hosts.of(nodes, make, before.named)
     return evolve(before, nodes=nodes) if before.named == fresh.named else fresh
 
 

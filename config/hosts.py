@@ -46,10 +46,11 @@ class Hosts:
     """How many addresses are those of several nodes."""
 
     @classmethod
-    def of(cls, nodes: Mapping[str, r.Node], make: Make) -> Hosts:
-        """From nothing."""
+    def of(cls, nodes: Mapping[str, r.Node], make: Make, known: Iterable[Host] = ()) -> Hosts:
+        """From nothing; those that are equal to `known` ones are these."""
         names = tuple(sorted(nodes))
-        named = tuple(make(nodes[name]) for name in names)
+        held = {host.name: host for host in known}
+        named = tuple(_kept(held, make(nodes[name])) for name in names)
         by_address: dict[str, tuple[Host, ...]] = {}
         for host in named:
             for address in _addresses(host):
@@ -60,7 +61,7 @@ class Hosts:
         """With other nodes; `make` must be what it was before."""
         changed = changed_since(nodes, self.nodes)
         if changed is None:
-            return Hosts.of(nodes, make)
+            return Hosts.of(nodes, make, self.named)
         names, named = list(self.names), list(self.named)
         gone: list[Host] = []
         come: list[Host] = []
@@ -98,6 +99,11 @@ class Hosts:
             for address in _addresses(host):
                 put(address, tuple(sorted((*by_address.get(address, ()), host), key=_name)))
         return by_address, shared
+
+
+def _kept(held: Mapping[str, Host], made: Host) -> Host:
+    old = held.get(made.name)
+    return old if old is not None and old == made else made
 
 
 def _addresses(host: Host) -> set[str]:

@@ -37,7 +37,7 @@ class Standalone(Daemon):
 
     def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         try:
-            return compile_reflector(snapshot, self._options, os.environ)
+            return compile_reflector(snapshot, self._options, os.environ, memory)
         except IdentityError as error:
             raise StartError(str(error)) from None
 

@@ -7,6 +7,7 @@ import argparse
 from attrs import evolve
 
 from bgpd.settings import AddPath, FamilySettings, FibSettings, LearnSettings, PeerSettings, SpeakerSettings
+from config.memory import Memory
 from reflector.options import FAMILIES
 
 __all__ = ["flag_settings", "limited", "twins", "without_kernel"]
@@ -82,13 +83,31 @@ def without_kernel(settings: SpeakerSettings) -> SpeakerSettings:
     )
 
 
-def limited(settings: SpeakerSettings, options: argparse.Namespace) -> SpeakerSettings:
-    """The settings with the command line's limits on every peer."""
+def limited(settings: SpeakerSettings, options: argparse.Namespace, memory: Memory | None = None) -> SpeakerSettings:
+    """The settings with the command line's limits on every peer.
+
+    With `memory`, peers that are the same objects as before are so with their limits too, and families that many share.
+    """
+    memory = memory or Memory()
+    limits = (options.max_prefixes, options.max_attribute_sets, options.max_octets)
+    known, shared = memory.table(("limited peers", limits)), memory.table(("limited families", limits))
+    if len(known) > 2 * len(settings.peers) + 64:
+        known.clear()
+
+    def limit_families(families: tuple[FamilySettings, ...]) -> tuple[FamilySettings, ...]:
+        made: tuple[FamilySettings, ...] | None = shared.get(families)
+        if made is None:
+            made = shared[families] = tuple(evolve(family, max_prefixes=options.max_prefixes) for family in families)
+        return made
 
     def limit(peer: PeerSettings) -> PeerSettings:
-        families = tuple(evolve(family, max_prefixes=options.max_prefixes) for family in peer.families)
-        sets, octets = options.max_attribute_sets, options.max_octets
-        return evolve(peer, families=families, max_attribute_sets=sets, max_octets=octets)
+        held = known.get(peer.name)
+        if held is None or held[0] is not peer:
+            sets, octets, families = options.max_attribute_sets, options.max_octets, limit_families(peer.families)
+            made = evolve(peer, families=families, max_attribute_sets=sets, max_octets=octets)
+            held = known[peer.name] = (peer, made)
+        found: PeerSettings = held[1]
+        return found
 
     return evolve(
         settings,

@@ -15,6 +15,7 @@ from attrs import evolve
 
 from config import resources as r
 from config.compile import Compiled, compile
+from config.memory import Memory
 from config.snapshot import Put, Snapshot
 from reflector.flags import limited, twins, without_kernel
 
@@ -25,11 +26,14 @@ class IdentityError(Exception):
     """Who the reflector is, is not said, or said in two ways; one sentence with the way out."""
 
 
-def compile_reflector(snapshot: Snapshot, options: argparse.Namespace, env: Mapping[str, str]) -> Compiled:
-    """The settings of a standalone reflector. Raises IdentityError."""
+def compile_reflector(
+    snapshot: Snapshot, options: argparse.Namespace, env: Mapping[str, str], memory: Memory | None = None
+) -> Compiled:
+    """The settings of a standalone reflector. Raises IdentityError. `memory`: as for `compile`."""
+    memory = memory or Memory()
     if options.router_id:
         env = {**env, "CALICO_ROUTER_ID": options.router_id}
-    compiled = compile(_with_node(snapshot, options), options.node, env)
+    compiled = compile(_with_node(snapshot, options, memory), options.node, env, memory)
     settings = compiled.settings
     if settings is None:
         return compiled
@@ -38,19 +42,20 @@ def compile_reflector(snapshot: Snapshot, options: argparse.Namespace, env: Mapp
         raise IdentityError(f"{text}; leave the flag out, or make them equal")
     known = {peer.address for peer in settings.peers}
     extra = tuple(peer for peer in twins(options, settings.asn, None) if peer.address not in known)
+    extra = memory.shared("twins", extra)
     settings = evolve(settings, peers=(*settings.peers, *extra))
-    return evolve(compiled, settings=limited(without_kernel(settings), options))
+    return evolve(compiled, settings=limited(without_kernel(settings), options, memory))
 
 
-def _with_node(snapshot: Snapshot, options: argparse.Namespace) -> Snapshot:
-    """The snapshot with the reflector as a node."""
+def _with_node(snapshot: Snapshot, options: argparse.Namespace, memory: Memory) -> Snapshot:
+    """The snapshot with the reflector as a node, which is the same object as before where it is equal."""
     node = snapshot.of(r.Node).get(options.node)
     if node is not None:
         if not node.cluster_id:
             if not options.cluster_id:
                 text = "has no routeReflectorClusterID; set spec.bgp.routeReflectorClusterID, or give --cluster-id"
                 raise IdentityError(f"Node/{node.name} {text}")
-            return snapshot.put(evolve(node, cluster_id=options.cluster_id))
+            return snapshot.put(memory.shared("reflector", evolve(node, cluster_id=options.cluster_id)))
         if options.cluster_id and options.cluster_id != node.cluster_id:
             ids = f"--cluster-id is {options.cluster_id}, but Node/{node.name} has {node.cluster_id}"
             raise IdentityError(f"{ids}; leave the flag out, or make them equal")
@@ -67,10 +72,11 @@ def _with_node(snapshot: Snapshot, options: argparse.Namespace) -> Snapshot:
         ipv6_address=next((address for address in addresses if ":" in address), ""),
         cluster_id=options.cluster_id,
     )
-    changes: list[Put] = [Put(own)]
+    changes: list[Put] = [Put(memory.shared("reflector", own))]
     config = f"node.{options.node}"
     ports = {port for _, port in options.listen or ()}
     if config not in snapshot.of(r.BGPConfiguration) and len(ports) == 1:
         # A BGPPeer that names a port means the node that listens there.
-        changes.append(Put(r.BGPConfiguration(config, listen_port=ports.pop())))
+        own_config = r.BGPConfiguration(config, listen_port=ports.pop())
+        changes.append(Put(memory.shared("reflector's configuration", own_config)))
     return snapshot.apply(changes)

@@ -9,9 +9,10 @@ import pytest
 from bgpd.settings import SpeakerSettings
 from config import resources as r
 from config.compile import compile
+from config.memory import Memory
 from config.selector import parse_selector
-from config.snapshot import Put, Snapshot
-from config.values import PeerAddress
+from config.snapshot import Put, Remove, Snapshot
+from config.values import PeerAddress, prefix
 from reflector.options import parse_arguments
 from reflector.resources import IdentityError, compile_reflector
 
@@ -96,3 +97,39 @@ def test_cluster_ids_must_agree() -> None:
     with pytest.raises(IdentityError, match="has no routeReflectorClusterID"):
         settings(snapshot(r.Node("rr1", ipv4_address=RR)))
     assert settings(snapshot(r.Node("rr1", ipv4_address=RR)), "--cluster-id", "2.2.2.2").cluster_id == "2.2.2.2"
+
+
+OWN = r.Node("rr1", labels={"rr": "yes"}, ipv4_address=RR, cluster_id="1.1.1.1")
+BY_NODE = r.BGPPeer("c", node_selector=parse_selector("!has(rr)"), peer_selector=parse_selector("has(rr)"))
+BY_ADDRESS = r.BGPPeer("c", node_selector=parse_selector("!has(rr)"), peer_ip=PeerAddress(RR), asn=64512)
+
+
+@pytest.mark.parametrize(
+    ("first", "flags"),
+    [
+        ((OWN, BY_NODE), ()),
+        ((BY_ADDRESS,), ("--listen", f"{RR}:1790", "--cluster-id", "1.1.1.1", "--asn", "64512", "--peers", "10.9.0.2")),
+    ],
+    ids=["node resource", "flags"],
+)
+def test_what_does_not_change_is_kept_from_one_compile_to_the_next(
+    first: tuple[Any, ...], flags: tuple[str, ...]
+) -> None:
+    """And what does is as if it were made from nothing."""
+    options = parse_arguments(["--datastore", "file:/x", "--node", "rr1", *flags], "x")
+    memory, state, before = Memory(), snapshot(*first), dict[str, Any]()
+    changes: list[Put | Remove] = [
+        Put(r.BlockAffinity("b", "n1", prefix("10.244.0.0/26"))),
+        Put(r.Node("n2", labels={"rack": "0"}, ipv4_address="10.0.0.22")),
+        Put(r.Node("n4", ipv4_address="10.0.0.4")),
+        Put(r.IPPool("p", prefix("10.244.0.0/16"))),
+        Remove(("Node", "n1")),
+    ]
+    for change in changes:
+        state = state.apply([change])
+        kept = compile_reflector(state, options, {}, memory).settings
+        assert kept is not None and kept == compile_reflector(state, options, {}).settings
+        peers = {peer.name: peer for peer in kept.peers}
+        assert all(peers[name] is peer for name, peer in before.items() if peers.get(name) == peer)
+        before = peers
+    assert {peer.address for peer in before.values()} >= {"10.0.0.3", "10.0.0.4", "10.0.0.22"}

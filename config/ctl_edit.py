@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import click
 import yaml
+from attrs import frozen
 
 from config.ctl_common import checked_given, datastore_option, failing, file_option, table, use
 from config.datastore import Editor
@@ -68,8 +69,8 @@ def get(
     fetched = use(datastore, lambda editor: _fetch(editor, wanted, form))
     values, missing = fetched[0], fetched[1]
     values = [_shown(value, bare=bare, secrets=secrets) for value in values]
-    single = len(wanted) == 1 and wanted[0][1] is not None
-    _print(values, form, output, fetched[2], single, {kind.name: kind for kind, _ in wanted})
+    single = len(wanted) == 1 and wanted[0].name is not None
+    _print(values, form, output, fetched[2], single, {item.kind.name: item.kind for item in wanted})
     for gone in missing:
         click.echo(f"resource does not exist: {gone}", err=True)
     if missing:
@@ -95,35 +96,51 @@ def named_kind(text: str) -> Kind:
     return kind
 
 
-def _wanted(kind: str | None, names: Sequence[str], files: Sequence[str]) -> list[tuple[Kind, str | None]]:
-    """(kind, name) of what is asked for; None for all names of a kind."""
+@frozen
+class _Wanted:
+    """What is asked for: one name or, with None, all names of a kind; or what a file names."""
+
+    kind: Kind
+    name: str | None
+    given: Value | None = None
+
+    def name_in(self, editor: Editor) -> str | None:
+        """Its name there, which for a BlockAffinity in etcd is not that of a file."""
+        if self.given is None:
+            return self.name
+        try:
+            return editor.key_of(self.given)[1]
+        except DatastoreError:
+            # Never written there, but perhaps read.
+            return self.name
+
+
+def _wanted(kind: str | None, names: Sequence[str], files: Sequence[str]) -> list[_Wanted]:
     if bool(kind) == bool(files):
         raise click.UsageError("give a KIND (and names), or -f FILE")
     if not files:
         assert kind is not None
         found = named_kind(kind)
-        return [(found, _full_name(found, name)) for name in names] or [(found, None)]
-    given = checked_given(files)
-    return [(named_kind(item.key[0]), item.key[1]) for item in given]
+        return [_Wanted(found, _full_name(found, name)) for name in names] or [_Wanted(found, None)]
+    return [_Wanted(named_kind(item.key[0]), item.key[1], item.value) for item in checked_given(files)]
 
 
 def _full_name(kind: Kind, name: str) -> str:
     return name if kind.name not in NAMESPACED_KINDS or "/" in name else f"/{name}"
 
 
-async def _fetch(
-    editor: Editor, wanted: Sequence[tuple[Kind, str | None]], form: str
-) -> tuple[list[Value], list[str], str]:
+async def _fetch(editor: Editor, wanted: Sequence[_Wanted], form: str) -> tuple[list[Value], list[str], str]:
     """(objects, what is not there, the cluster's AS number)."""
     values: list[Value] = []
     missing: list[str] = []
-    for kind, name in wanted:
-        found = await editor.get(kind.name, name)
+    for item in wanted:
+        name = item.name_in(editor)
+        found = await editor.get(item.kind.name, name)
         if not found and name is not None:
-            missing.append(f"{kind.name}({name})")
+            missing.append(f"{item.kind.name}({name})")
         values += found
     asn = _DEFAULT_ASN
-    if form in ("wide", "custom-columns") and any(kind.name == "Node" for kind, _ in wanted):
+    if form in ("wide", "custom-columns") and any(item.kind.name == "Node" for item in wanted):
         for value in await editor.get("BGPConfiguration", "default"):
             asn = asn_text(value, "spec.asNumber", _DEFAULT_ASN)
     return values, missing, asn
@@ -201,7 +218,7 @@ def apply(files: tuple[str, ...], datastore: str) -> None:
         await editor.apply(item.value)
         return True
 
-    _each(datastore, checked_given(files), "apply", one)
+    _write_each(datastore, checked_given(files), "apply", one)
 
 
 @click.command()
@@ -213,7 +230,7 @@ def create(files: tuple[str, ...], skip_exists: bool, datastore: str) -> None:
     """Create the given objects; one that is there already is an error."""
 
     async def one(editor: Editor, item: Object) -> bool:
-        kind, name = item.key
+        kind, name = editor.key_of(item.value)
         if not await editor.get(kind, name):
             # Version 0: whoever makes it at the same moment is not undone.
             await editor.apply({**item.value, "metadata": {**item.value["metadata"], "resourceVersion": "0"}})
@@ -222,7 +239,7 @@ def create(files: tuple[str, ...], skip_exists: bool, datastore: str) -> None:
             return False
         raise DatastoreError(f"resource already exists: {kind}({name}); `bgpctl apply` replaces it")
 
-    _each(datastore, checked_given(files), "create", one)
+    _write_each(datastore, checked_given(files), "create", one)
 
 
 @click.command()
@@ -233,13 +250,13 @@ def replace(files: tuple[str, ...], datastore: str) -> None:
     """Replace the given objects; one that is not there is an error."""
 
     async def one(editor: Editor, item: Object) -> bool:
-        kind, name = item.key
+        kind, name = editor.key_of(item.value)
         if not await editor.get(kind, name):
             raise DatastoreError(f"resource does not exist: {kind}({name}); `bgpctl apply` creates it")
         await editor.apply(item.value)
         return True
 
-    _each(datastore, checked_given(files), "replace", one)
+    _write_each(datastore, checked_given(files), "replace", one)
 
 
 @click.command()
@@ -262,18 +279,31 @@ def delete(
         raise click.UsageError("name what is to be deleted: bgpctl delete KIND NAME...")
     wanted = _wanted(kind, names, files)
 
-    async def one(editor: Editor, item: tuple[Kind, str | None]) -> bool:
-        assert item[1] is not None
-        if await editor.delete(item[0].name, item[1]):
+    async def one(editor: Editor, item: _Wanted) -> bool:
+        name = item.name_in(editor)
+        assert name is not None
+        if await editor.delete(item.kind.name, name):
             return True
         if skip_not_exists:
             return False
-        raise DatastoreError(f"resource does not exist: {item[0].name}({item[1]})")
+        raise DatastoreError(f"resource does not exist: {item.kind.name}({name})")
 
-    _each(datastore, wanted, "delete", one, kind_of=lambda item: item[0].name)
+    _each(datastore, wanted, "delete", one, [item.kind.name for item in wanted])
 
 
 _DONE = {"apply": "applied", "create": "created", "replace": "replaced", "delete": "deleted"}
+
+
+def _write_each(
+    url: str, items: Sequence[Object], verb: str, one: Callable[[Editor, Object], Awaitable[bool]]
+) -> None:  # fmt: skip
+    """As `_each`; what the datastore has no place for is told before the first object is written."""
+
+    async def check(editor: Editor) -> None:
+        for item in items:
+            editor.key_of(item.value)
+
+    _each(url, items, verb, one, [item.key[0] for item in items], check)
 
 
 def _each(
@@ -281,27 +311,26 @@ def _each(
     items: Sequence[T],
     verb: str,
     one: Callable[[Editor, T], Awaitable[bool]],
-    kind_of: Callable[[T], str] = lambda item: item.key[0],  # type: ignore[attr-defined]
+    kinds: Sequence[str],
+    check: Callable[[Editor], Awaitable[None]] | None = None,
 ) -> None:
     """Do one thing after the other, stop at the first that fails, and say in calicoctl's words how far it got."""
     failure: list[str] = []
-    passed = 0
+    done = passed = 0
 
-    async def run(editor: Editor) -> int:
-        nonlocal passed
-        done = 0
-        for item in items:
-            try:
-                passed += not await one(editor, item)
-            except DatastoreError as error:
-                failure.append(str(error))
-                break
-            done += 1
-        return done
+    async def run(editor: Editor) -> None:
+        nonlocal done, passed
+        try:
+            if check is not None:
+                await check(editor)
+            for item in items:
+                changed = await one(editor, item)
+                done, passed = done + changed, passed + (not changed)
+        except DatastoreError as error:
+            failure.append(str(error))
 
-    done = use(url, run)
-    kinds = {kind_of(item) for item in items}
-    name = f" '{kinds.pop()}'" if len(kinds) == 1 else ""
+    use(url, run)
+    name = f" '{kinds[0]}'" if len(set(kinds)) == 1 else ""
     past, total = _DONE[verb], len(items)
     if passed:
         click.echo(f"{passed} passed over: {'there already' if verb == 'create' else 'not there'}", err=True)

@@ -50,12 +50,14 @@ class EtcdEditor:
             found = [value for value in found if value["metadata"]["name"] == name]
         return sorted(found, key=lambda value: str(value["metadata"]["name"]))
 
+    def key_of(self, value: Mapping[str, Any]) -> tuple[str, str]:
+        """(kind, name); of a BlockAffinity it is the name that node and cidr give, whatever it is called elsewhere."""
+        _, kind, name = _place_of(value)
+        return kind, name
+
     async def apply(self, value: dict[str, Any]) -> str:
         """Write an object: "created", "configured" or "unchanged". Raises DatastoreError."""
-        try:
-            key, kind, name = etcd_keys.place_of(value)
-        except ResourceError as error:
-            raise DatastoreError(str(error)) from None
+        key, kind, name = _place_of(value)
         metadata = value.get("metadata")
         given = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
         for _ in range(ATTEMPTS):
@@ -117,6 +119,13 @@ class EtcdEditor:
             return await self._client.call(request)
         except (Unavailable, Expired) as error:
             raise DatastoreError(str(error)) from None
+
+
+def _place_of(value: Mapping[str, Any]) -> tuple[str, str, str]:
+    try:
+        return etcd_keys.place_of(value)
+    except ResourceError as error:
+        raise DatastoreError(str(error)) from None
 
 
 def _shown(kv: Any) -> dict[str, Any] | None:

@@ -62,9 +62,19 @@ class FileEditor:
                 found.setdefault(its_name, place.value)
         return [found[its_name] for its_name in sorted(found)]
 
+    def key_of(self, value: Mapping[str, Any]) -> Key:
+        """(kind, name) of an object."""
+        try:
+            identity = identify(value)
+        except ResourceError as error:
+            raise DatastoreError(str(error)) from None
+        if not identity.known:
+            raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
+        return (identity.kind, identity.name)
+
     async def apply(self, value: dict[str, Any]) -> str:
         """Write an object: "created", "configured" or "unchanged". Raises DatastoreError."""
-        kind, name = _key(value)
+        kind, name = self.key_of(value)
         new = _clean(value)
         place = self._find(kind, name)
         if place is None:
@@ -181,16 +191,6 @@ def _pieces(path: str, text: str) -> tuple[str, ...]:
 def _says_something(piece: str) -> bool:
     lines = piece.removeprefix("---").splitlines()
     return any(line.strip() and not line.lstrip().startswith("#") for line in lines)
-
-
-def _key(value: Mapping[str, Any]) -> Key:
-    try:
-        identity = identify(value)
-    except ResourceError as error:
-        raise DatastoreError(str(error)) from None
-    if not identity.known:
-        raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
-    return (identity.kind, identity.name)
 
 
 def _clean(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,18 @@ class KubernetesEditor:
                 return sorted(values, key=lambda value: str((key_of(kind, value) or ("", ""))[1]))
             params = {**params, "continue": token}
 
+    def key_of(self, value: Mapping[str, Any]) -> tuple[str, str]:
+        """(kind, name). Raises DatastoreError for kinds that only kubectl writes."""
+        try:
+            identity = identify(value)
+        except ResourceError as error:
+            raise DatastoreError(str(error)) from None
+        if not identity.known:
+            raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
+        if identity.kind in NAMESPACED:
+            raise DatastoreError(f"{identity}: a {identity.kind} is Kubernetes' own; write it with kubectl")
+        return identity.kind, identity.name
+
     async def apply(self, value: dict[str, Any]) -> str:
         """Write an object: "created", "configured" or "unchanged". Raises DatastoreError."""
         api, name = await self._place(value)
@@ -144,15 +156,8 @@ class KubernetesEditor:
         return True
 
     async def _place(self, value: Mapping[str, Any]) -> tuple[Api, str]:
-        try:
-            identity = identify(value)
-        except ResourceError as error:
-            raise DatastoreError(str(error)) from None
-        if not identity.known:
-            raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
-        if identity.kind in NAMESPACED:
-            raise DatastoreError(f"a {identity.kind} is Kubernetes' own; write it with kubectl")
-        return await self._api(identity.kind), identity.name
+        kind, name = self.key_of(value)
+        return await self._api(kind), name
 
     async def _api(self, kind: str) -> Api:
         if kind not in KINDS:

@@ -6,7 +6,7 @@ the policy and no protocol. An `Editor` is the other direction: bgpctl get, appl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from attrs import frozen
@@ -104,6 +104,9 @@ class Editor(Protocol):
 
     async def get(self, kind: str, name: str | None = None) -> list[dict[str, Any]]:
         """The objects of a kind, or the one of this name, sorted by name; an unknown name gives none."""
+
+    def key_of(self, value: Mapping[str, Any]) -> tuple[str, str]:
+        """(kind, name) under which an object is kept. Raises DatastoreError for what is not written here at all."""
 
     async def apply(self, value: dict[str, Any]) -> str:
         """Write an object: "created", "configured" or "unchanged". Raises DatastoreError.

@@ -208,6 +208,35 @@ def test_verbs_have_the_same_words_everywhere(filled: Place) -> None:
             assert gone.exit_code == 0 and filled("get", kind, "-o", "name").stdout == "", gone.output
 
 
+def test_files_are_found_again_by_what_they_say(filled: Place) -> None:
+    # etcd keeps a block under its node and CIDR, whatever the file calls it.
+    named = yaml.safe_dump_all(
+        [
+            resource("BlockAffinity", "first-of-b", node="b", cidr="10.244.2.0/26", state="confirmed"),
+            resource("BGPPeer", "p1", peerIP="10.0.0.7", asNumber=1),
+        ]
+    )
+    assert filled("create", "-f", "-", stdin=named).stdout == "Successfully created 2 resource(s)\n"
+    assert filled("create", "-f", "-", stdin=named).stderr.count("resource already exists: BlockAffinity(") == 1
+    again = filled("create", "--skip-exists", "-f", "-", stdin=named)
+    assert again.exit_code == 0 and again.stdout == "Successfully created 0 resource(s)\n", again.output
+    assert filled("replace", "-f", "-", stdin=named).exit_code == 0
+    assert len(filled("get", "-f", "-", "-o", "name", stdin=named).stdout.split()) == 2
+    assert filled("delete", "-f", "-", stdin=named).stdout == "Successfully deleted 2 resource(s)\n"
+    gone = filled("delete", "-f", "-", "-s", stdin=named)
+    assert gone.exit_code == 0 and gone.stdout == "Successfully deleted 0 resource(s)\n"
+
+
+def test_what_has_no_place_there_is_told_before_anything_is_written(filled: Place) -> None:
+    peer = resource("BGPPeer", "p1", peerIP="10.0.0.7", asNumber=1)
+    found = filled.apply(peer, CORE[1])
+    if filled.kind == "file":
+        assert found.exit_code == 0
+        return
+    assert found.exit_code == 1 and "Failed to apply any resources: Service/shop/web: a Service is " in found.stderr
+    assert filled("get", "bgpp", "p1").exit_code == 1
+
+
 def test_what_is_written_over_what_another_has_changed(filled: Place) -> None:
     read = json.loads(filled("get", "bgpp", "wan", "-o", "json").stdout)
     assert filled.apply(resource("BGPPeer", "wan", peerIP="fd00::1", asNumber=65003)).exit_code == 0

@@ -46,6 +46,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--loop", choices=("auto", "asyncio", "uvloop"), default="auto", help="auto: uvloop where it is installed")
     add("--version", action="version", version=f"bgpd {version()}")
     options = parser.parse_args(arguments)
+    if not options.node.strip():
+        parser.error("--node is empty: name this node's Node resource, or leave the option out")
     if options.datastore is None and (kind := os.environ.get("DATASTORE_TYPE")):
         parser.error(f"DATASTORE_TYPE is {kind!r}: give kubernetes or etcdv3, or --datastore")
     if options.datastore is None:

@@ -72,7 +72,10 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         f"{_NOTHING}in a full mesh each node tells its routes itself; without one, a routeReflectorClusterID on this "
         "Node makes it a reflector",
     ),
-    (r"community (NO_\w+)", r"the sender leaving out the community \1 (RFC 1997), or an import BGPFilter cannot help"),
+    (
+        r"community (NO_\w+)",
+        r"the sender leaving out the community \1 (RFC 1997): a BGPFilter adds communities, and takes none away",
+    ),
     (r"no own (\w+) address on this session.*", r"spec.bgp.\1Address of this Node, or a session of that family"),
     (r"next hop is IPv6, and the peer.*", "a peer that takes IPv6 next hops for IPv4 (RFC 8950), or an IPv4 session"),
     (r"the path comes from this peer", f"{_NOTHING}a peer is not told its own routes"),
@@ -127,6 +130,15 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (
         r"another program's route.*",
         "removing that route, or giving it another metric: `ip route show PREFIX`; it is tried again by itself",
+    ),
+    (
+        r"another program keeps changing.*",
+        "finding that program (`ip monitor route`) and having it leave the prefix alone; it is tried again by itself",
+    ),
+    (
+        r"the kernel refuses it: .*",
+        "another next hop or device, or mending what the kernel complains of (`ip route add` by hand is told the same);"
+        " it is tried again by itself",
     ),
     (r"the best path is the host's own.*", f"{_NOTHING}the kernel has the route from elsewhere"),
     (

@@ -101,6 +101,8 @@ def _add_process(parser: argparse.ArgumentParser, version: str) -> None:
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """What no option can know alone."""
     if options.datastore is not None:
+        if not options.node.strip():
+            parser.error("--node is empty: give a name, or leave the option out")
         if options.clients:
             parser.error("--clients and --datastore exclude each other: clients are ranges, or Calico's resources")
         if options.password_file is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bgpd.api import kernel, render
 from bgpd.api.explain_paths import explain_paths, rejected_paths
-from bgpd.api.explain_peers import explain_peers, silent
+from bgpd.api.explain_peers import BEST_ALONE, explain_peers, silent
 from bgpd.api.limits import Pace
 from bgpd.api.lookup import find_peer, find_prefix, speaker_of
 from bgpd.api.schema import Explain, ExplainPeer, KernelRoute
@@ -70,7 +70,13 @@ def _advise(answer: Explain, advice: Callable[[str], str]) -> None:
             peer["hint"] = advice(peer["rule"] or peer["text"])
     programmed = answer["kernel"]
     if programmed is not None and programmed["state"] != "installed":
-        answer["kernel_hint"] = advice(programmed["text"])
+        answer["kernel_hint"] = advice(_kernel_reason(programmed))
+
+
+def _kernel_reason(programmed: KernelRoute) -> str:
+    """Why it is not in the kernel. The kernel's own words, which are anything, are told as such."""
+    text = programmed["text"] or programmed["state"]
+    return f"the kernel refuses it: {text}" if programmed["state"] == "refused" and programmed["errno"] else text
 
 
 def _covering(speaker: Speaker, family: Family, key: bytes) -> str | None:
@@ -121,8 +127,7 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, st
         reason = accepted[0]["next_hop"]
         return f"No path has a usable next hop: {reason}.", reason
     if programmed is not None and programmed["state"] in ("pending", "refused", "foreign"):
-        reason = programmed["text"] or programmed["state"]
-        return f"It is not in the kernel: {reason}.", reason
+        return f"It is not in the kernel: {programmed['text'] or programmed['state']}.", _kernel_reason(programmed)
     if any(peer["announced"] for peer in answer["peers"]) or not answer["peers"]:
         return "", ""
     if not peer_name and known[0]["route"]["source"]["kind"] == SourceKind.IBGP.value:
@@ -135,6 +140,9 @@ def _untold(peers: list[ExplainPeer], peer_name: str) -> tuple[str, str]:
     """Of peers that could be told, why they are not; where there is none, why not."""
     reached = [peer for peer in peers if peer["rule"]] or peers
     reasons = list(dict.fromkeys((peer["text"].removeprefix("withheld: "), peer["rule"]) for peer in reached))
+    if len(reasons) > 1:
+        # One reason, with and without ADD-PATH.
+        reasons = list(dict.fromkeys((text.partition(BEST_ALONE)[0], rule) for text, rule in reasons))
     whom = f"not announced to {peers[0]['peer']}" if peer_name else "announced to no peer"
     if len(reasons) > 1:
         return f"It is {whom}, for different reasons.", ""

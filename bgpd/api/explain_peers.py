@@ -16,6 +16,9 @@ from bgpd.rib.update_group import UpdateGroup
 from bgpd.session.fsm import State
 from bgpd.speaker import Speaker
 
+BEST_ALONE = "; without ADD-PATH "
+"""What follows a reason to withhold where there are other paths."""
+
 
 def silent(state: DaemonState, peer: Peer, family: Family, key: bytes) -> ExplainSilent:
     """Why a peer has not announced a prefix, as far as can be told from here."""
@@ -109,4 +112,4 @@ def _announced(answer: ExplainPeer, group: UpdateGroup, outgoing: Outgoing, key:
         answer["rule"] = distinct[0]
         answer["text"] = "withheld: " + "; ".join(distinct)
     if not answer["announced"] and reasons and not add_path and len(known) > 1:
-        answer["text"] += f"; without ADD-PATH the best of {len(known)} paths alone counts"
+        answer["text"] += f"{BEST_ALONE}the best of {len(known)} paths alone counts"

@@ -65,7 +65,7 @@ class FibWriter:
         self.suspect = False
         """The picture may be wrong: a full dump is wanted. The caller clears it."""
         self.news: list[tuple[int, bytes, Failure]] = []
-        """(address family, key, failure) of prefixes refused for the first time. The caller clears it."""
+        """(address family, key, failure) of prefixes refused for the first time, themselves or their object."""
         self.counters = FibCounters()
         self._packer = nl.Packer(settings.table, settings.protocol)
         self.nexthops = NexthopTable(self._packer, settings.nexthop_id_base)
@@ -262,10 +262,7 @@ class FibWriter:
             return (nl.DELETE, key, extra[0]) if extra else None
         nexthop = form.nexthop
         if nexthop is not None and nexthop.state < PRESENT:
-            if nexthop.waiting is None:
-                nexthop.waiting = {}
-            nexthop.waiting[side.afi, key] = None
-            self.nexthops.need(nexthop)
+            self._await(side, key, nexthop)
             return None
         other = side.foreign.get(key, {}).get(form.metric)
         standing = have if have is None or have.metric == form.metric else side.swap(key, form.metric)
@@ -279,6 +276,15 @@ class FibWriter:
             side.deferred[key] = None
             return None
         return nl.REPLACE, key, form
+
+    def _await(self, side: Side, key: bytes, nexthop: Nexthop) -> None:
+        """The prefix is written when its object is there."""
+        if nexthop.waiting is None:
+            nexthop.waiting = {}
+        if nexthop.failure is not None and (side.afi, key) not in nexthop.waiting:
+            self.news.append((side.afi, key, nexthop.failure))
+        nexthop.waiting[side.afi, key] = None
+        self.nexthops.need(nexthop)
 
     def on_results(self, ops: Sequence[Op], errors: Mapping[int, tuple[int, str]], now: float) -> None:
         """How the operations of one `take` went: errors by index as (errno, text); no entry = done."""
@@ -418,6 +424,8 @@ class FibWriter:
             if nexthop.failure is not None and nexthop.failure is not failure:
                 self.counters.refused += 1
                 self._timer(nexthop.failure, 0, nexthop)
+                if nexthop.failure.attempts == 1:
+                    self.news += [(afi, key, nexthop.failure) for afi, key in nexthop.waiting or ()]
         if nexthop.id != ident:
             self._unpack(nexthop)
         self._wake(usable)

@@ -129,7 +129,7 @@ class Session(Actions):
         self._bare = False
         self._dial_is_void = self._dialing
         final = not graceful and subcode in _FINAL_STOPS
-        if not self._by_conn:
+        if not self._by_conn and not graceful:
             reason = describe(ErrorCode.CEASE, subcode)
             self._notice(logging.INFO, f"stopped by us ({reason}) while there was no connection")
         for machine in (self._second, self._main):

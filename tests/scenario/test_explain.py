@@ -303,6 +303,18 @@ def test_well_known_communities_are_named(world: World, community: int, peer: st
     world.cluster.run(2)
 
 
+def test_one_reason_with_and_without_add_path_is_one_reason(world: World) -> None:
+    prefix = "203.0.113.64/26"
+    world.local(prefix, "eth0", 1024)
+    world.cluster.local(TOR, prefix)
+    world.cluster.run(2)
+    answer = world.explain(prefix)
+    texts = {peer["peer"]: peer["text"] for peer in answer["peers"] if peer["rule"]}
+    reason = "outside every IPPool, own block and service range"
+    assert texts[MESH] == f"withheld: {reason}" and texts[EXTERNAL].startswith(f"{texts[MESH]}; without ADD-PATH")
+    assert answer["stopped"] == f"It is announced to no peer: {reason}." and "an IPPool" in answer["hint"]
+
+
 def test_the_next_hop_is_not_told_of_the_route_through_it(world: World) -> None:
     world.local("10.244.60.0/26", "eth0", 1024, gateway=C)
     told = world.peer("10.244.60.0/26", MESH_C)

@@ -146,7 +146,7 @@ async def test_what_would_let_it_through_is_asked_of_who_knows(world: World) -> 
         unresolved = await _explain(world, "10.70.0.0/16")
         assert unresolved["paths"][0]["hint"].startswith("advice on 192.0.2.77: no local route covers it")
         refused = await _explain(world, "10.60.0.0/16")
-        assert refused["kernel_hint"] == "advice on Network is unreachable"
+        assert refused["kernel_hint"] == "advice on the kernel refuses it: Network is unreachable" == refused["hint"]
         told = await _explain(world, "10.244.1.0/26", "tor")
         assert (told["hint"], told["peers"][0]["hint"], told["kernel_hint"]) == ("", "", "")
         lines = "\n".join(story(hidden))

@@ -149,5 +149,7 @@ def test_what_is_not_there_and_sessions_have_advice() -> None:
         "another program's route has this prefix and metric (its protocol is 3)",
         "the best path is the host's own (kernel route, protocol 80)",
         "no export term accepts it",
+        "the kernel refuses it: Nexthop has invalid gateway",
+        "another program keeps changing this route",
     ):
         assert advice(text), text

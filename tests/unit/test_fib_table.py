@@ -390,8 +390,14 @@ def test_a_refused_object_tells_why_its_routes_wait() -> None:
             ENETUNREACH,
             "Nexthop has invalid gateway",
         )
-    table.on_interface_ready(2, 0.0)
-    assert flush(table, 0.05) == [("add", 0, 0), ("add", 2, 2), ("add", KEY, 1024), ("add", OTHER, 1024)]
+    # Each is news once, as with routes that are refused themselves.
+    assert {(afi, key, failure.text) for afi, key, failure in table.news} == {
+        (nl.AF_INET, key, "Nexthop has invalid gateway") for key in (KEY, OTHER)
+    }
+    table.news.clear()
+    assert flush(table, 0.25, errors) and not table.news
+    table.on_interface_ready(2, 0.25)
+    assert flush(table, 0.3) == [("add", 0, 0), ("add", 2, 2), ("add", KEY, 1024), ("add", OTHER, 1024)]
 
 
 def test_an_id_in_anothers_hands_is_passed_over() -> None:

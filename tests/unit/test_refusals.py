@@ -146,6 +146,14 @@ def test_wrong_flags_are_status_2(
         assert words in said(capfd, program)
 
 
+def test_an_empty_name_is_no_name(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    # As of `--node "$NODENAME"` without that variable.
+    for program, main in (("bgpd", bgpd_main.main), ("bgp-reflector", reflector_main.main)):
+        with pytest.raises(SystemExit) as ended:
+            main(["--node", "", "--datastore", f"file:{place.path / 'ds'}"])
+        assert ended.value.code == 2 and "--node is empty" in said(capfd, program)
+
+
 def test_an_unknown_datastore_type_is_named(
     place: Place, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

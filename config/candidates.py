@@ -72,7 +72,7 @@ def session_name(kind: str, address: str) -> str:
 
 
 def explicit_candidates(cluster: Cluster, problems: list[Problem]) -> list[Candidate]:
-    """The three passes; an earlier key wins over a later one, whoever owns it.
+    """The three passes; an earlier key wins over a later one, whoever owns it. Families that are off are not left out.
 
     A function of the cluster's hosts, workloads, configuration and BGPPeers alone.
     """
@@ -96,8 +96,8 @@ def explicit_candidates(cluster: Cluster, problems: list[Problem]) -> list[Candi
     for place in [place for place in tables if place[0] not in cluster.snapshot.of(r.BGPPeer)]:
         del tables[place]
     own = {family: cluster.own.node.address(family) for family in FAMILIES}
-    # Without an own address the family is off; with this one the peer would be ourselves (6.1).
-    return [c for c in kept.values() if own[c.family] and own[c.family] != c.address]
+    # With this address the peer would be ourselves (6.1).
+    return [c for c in kept.values() if own[c.family] != c.address]
 
 
 def _is_ours(cluster: Cluster, peer: r.BGPPeer) -> bool:

@@ -122,6 +122,7 @@ def _session(cluster: Cluster, host: Host, family: Family, password: Password) -
         disabled=password.missing,
         families=families(cluster, Policy(family, host.asn == cluster.own.asn)),
         restart_time=120 if restart is None else restart,
+        enforce_first_as=False,
         label="node-to-node mesh",
     )
 

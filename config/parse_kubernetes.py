@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Iterator, Mapping
 from sys import intern
 
-from bgpd.family import FAMILIES, IPV4_UNICAST, IPV6_UNICAST, Family
+from bgpd.family import FAMILIES, IPV4_UNICAST, IPV6_UNICAST, Family, family_of
 from config import resources as r
 from config import values
 from config.fields import Fields, Sink, convert
@@ -106,11 +106,17 @@ def workload(name: str, value: object) -> r.Workload:
     return resource
 
 
+def _address(text: str) -> str:
+    """The address part of an address with prefix length."""
+    values.prefix(text)
+    return str(values.host_address(text.partition("/")[0]))
+
+
 def _first(top: Fields, field: str, family: Family) -> str:
-    nets = top.parsed_list(field, values.prefix, values.PREFIX_FORM)
-    if not nets:
+    addresses = top.parsed_list(field, _address, values.PREFIX_FORM)
+    if not addresses:
         return ""
-    if nets[0].family != family:
+    if family_of(addresses[0]) != family:
         top.wrong(field, f"does not begin with a prefix of {family}", values.PREFIX_FORM)
         return ""
-    return str(nets[0]).partition("/")[0]
+    return addresses[0]

@@ -58,15 +58,17 @@ def sessions(cluster: Cluster) -> Sessions:
 def _sessions(cluster: Cluster) -> Sessions:
     problems: list[Problem] = []
     passwords = Passwords(cluster, problems)
-    explicit = tuple(explicit_candidates(cluster, problems))
-    memory = cluster.memory
+    memory, own = cluster.memory, cluster.own.node
+    wanted = explicit_candidates(cluster, problems)
+    # Without an own address the family is off; routes to its peers by gateways stand nevertheless (7.3).
+    explicit = tuple(one for one in wanted if own.address(one.family))
     built, policies = _built(cluster, explicit, passwords)
     peers = _settled(memory, built, problems)
     for theirs, found in mesh(cluster, peers, passwords):
         policies.update(theirs)
         peers += found
     return Sessions(
-        memory.shared("gateways", tuple(one for one in explicit if one.origin.reachable_by)),
+        memory.shared("gateways", tuple(one for one in wanted if one.origin.reachable_by)),
         memory.shared("peers", tuple(peers)),
         tuple(sorted(policies)),
         tuple(problems),
@@ -129,8 +131,15 @@ def _policy(cluster: Cluster, candidate: Candidate) -> Policy:
     return Policy(candidate.family, _internal(cluster, candidate), candidate.origin.filters)
 
 
+def _cluster_id(cluster: Cluster, candidate: Candidate) -> str | None:
+    """Our cluster id where the peer is a reflector client of ours (6.6); None where it is none."""
+    own = cluster.own.node.cluster_id
+    return own if own and _internal(cluster, candidate) and candidate.cluster_id != own else None
+
+
 def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
     """A pod of this node: few of the BGPPeer's fields count (6.7), and the pod dials whatever address it knows."""
+    cluster_id = _cluster_id(cluster, candidate)
     return PeerSettings(
         name=candidate.name,
         address=candidate.address,
@@ -138,6 +147,9 @@ def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
         local_asn=_local_asn(candidate),
         passive=True,
         families=families(cluster, _policy(cluster, candidate)),
+        reflector_client=cluster_id is not None,
+        cluster_id=cluster_id,
+        enforce_first_as=False,
         label=f"BGPPeer {candidate.origin.name}",
     )
 
@@ -145,8 +157,7 @@ def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
 def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> PeerSettings:
     own, peer = cluster.own, candidate.origin
     internal = _internal(cluster, candidate)
-    cluster_id = own.node.cluster_id
-    client = bool(cluster_id) and internal and candidate.cluster_id != cluster_id
+    cluster_id = _cluster_id(cluster, candidate)
     next_hop = _NEXT_HOP[peer.next_hop_mode]
     if peer.next_hop_mode is None and peer.keep_original_next_hop and not internal:
         next_hop = NextHopMode.KEEP
@@ -165,10 +176,12 @@ def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> Pee
         families=families(cluster, _policy(cluster, candidate)),
         keepalive_time=peer.keepalive_time,
         restart_time=120 if peer.restart_time is None else peer.restart_time,
-        reflector_client=client,
-        cluster_id=cluster_id if client else None,
+        reflector_client=cluster_id is not None,
+        cluster_id=cluster_id,
         next_hop_mode=next_hop,
         allow_local_as=peer.allowed_local_asns if candidate.by_address else 0,
+        # As with BIRD: a route server's paths do not begin with its own AS (RFC 4271 §6.3 leaves the check open).
+        enforce_first_as=False,
         label=f"BGPPeer {peer.name}",
     )
 

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from config import resources as r
+from tests.unit.config_support import snapshot
 from tests.vectors.calico import run_case
+from tests.vectors.calico_quirks import as_calico
 
 CASES = Path(__file__).parents[3] / "shared" / "vectors" / "calico" / "cases"
 
@@ -63,3 +66,23 @@ def test_a_wrong_expectation_is_seen(name: str, tmp_path: Path) -> None:
     broken = tmp_path / path.name
     broken.write_text(json.dumps(case))
     assert run_case(broken).wrong
+
+
+FILTER = "kind: BGPFilter\nmetadata: {name: f}\nspec: {exportV4: [%s]}\n---\n"
+RULE = "{cidr: 10.0.0.0/8, matchOperator: %s, prefixLength: {min: 24}, action: Reject}"
+NAMES = "kind: BGPPeer\nmetadata: {name: p}\nspec: {peerIP: 192.0.2.1, asNumber: 65001, filters: [%s]}\n---\n"
+
+
+def test_what_rests_on_a_fixed_quirk_is_compared_as_calico_has_it() -> None:
+    rules = ", ".join(RULE % operator for operator in ("Equal", "In", "NotEqual"))
+    judged, notes = as_calico(snapshot(FILTER % rules + NAMES % "gone, f"))
+    within, always = judged.of(r.BGPFilter)["f"].export_v4
+    assert within.operator is r.MatchOperator.IN and within.length == (24, 32)
+    assert (always.cidr, always.operator, always.length) == (None, None, None)
+    assert judged.of(r.BGPPeer)["p"].filters == ("f",)
+    assert [note.partition(" ")[0] for note in notes] == ["BGPFilter", "BGPPeer"]
+
+
+def test_where_no_quirk_is_in_question_nothing_is_changed() -> None:
+    plain = snapshot(FILTER % (RULE % "NotIn") + NAMES % "f")
+    assert as_calico(plain) == (plain, [])

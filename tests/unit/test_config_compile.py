@@ -55,6 +55,12 @@ def test_reachable_by_is_a_host_route() -> None:
     ]
 
 
+def test_reachable_by_stands_without_an_own_address_of_the_family() -> None:
+    peer = "kind: BGPPeer\nmetadata: {name: y}\nspec: {peerIP: 'fd00:1::1', asNumber: 65001, reachableBy: 'fd00::1'}\n"
+    found = settings(NODE.replace(", ipv6Address: 'fd00::a/64'", "") + peer)
+    assert found.peers == () and statics(found) == [("fd00:1::1/128", StaticKind.GATEWAY, "fd00::1")]
+
+
 @pytest.mark.parametrize(
     ("node", "env", "router_id", "told"),
     [

@@ -414,3 +414,25 @@ def test_local_workload_peers_take_little_of_their_peering() -> None:
     session = local(text, workloads())["Local_Workload_10_244_1_5"]
     assert (session.password, session.disabled, session.restart_time, session.keepalive_time) == (None, "", 120, None)
     assert session.next_hop_mode is NextHopMode.AUTO and session.ttl_security_hops is None
+
+
+@pytest.mark.parametrize("asn", [64512, 65001])
+def test_local_workload_peers_of_a_reflector_are_its_clients(asn: int) -> None:
+    text = NO_MESH + node("a", "10.0.0.10", more="routeReflectorClusterID: 244.0.0.1")
+    session = local(text + peer("pods", f"localWorkloadSelector: all(), asNumber: {asn}"), workloads())
+    (found,) = session.values()
+    internal = asn == 64512
+    assert (found.reflector_client, found.cluster_id) == (internal, "244.0.0.1" if internal else None)
+
+
+def test_local_workload_peer_is_the_address_part_of_its_net() -> None:
+    pods = [workload("pod1", {"bgpPeerName": "pods", "ipv4Nets": ["10.244.1.5/26"], "ipv6Nets": ["FD00:10:0::5/122"]})]
+    text = NO_MESH + node("a", "10.0.0.10", "fd00::a") + PODS
+    assert [session.address for session in local(text, pods).values()] == ["10.244.1.5", "fd00:10::5"]
+
+
+def test_paths_of_route_servers_are_taken_as_bird_takes_them() -> None:
+    text = node("a", "10.0.0.10") + node("b", "10.0.0.9", more="asNumber: 65002")
+    text += peer("rs", "peerIP: 192.0.2.1, asNumber: 65001") + peer("pods", "localWorkloadSelector: all(), asNumber: 1")
+    found = local(text, workloads(v6=""))
+    assert len(found) == 3 and not any(session.enforce_first_as for session in found.values())

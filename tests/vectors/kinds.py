@@ -58,30 +58,37 @@ def _run_messages(path: Path) -> Result:
     return result
 
 
-def _calico_folders(path: Path) -> Iterator[Path]:
-    """A folder with `cases/*.json` and `inputs/`."""
-    for folder in (path, *(found.parent for found in path.glob("*/cases"))) if path.is_dir() else ():
-        if (folder / "inputs").is_dir() and any((folder / "cases").glob("*.json")):
-            yield folder
+def _calico_cases(path: Path) -> Iterator[Path]:
+    """One case, a folder of them, or whatever has folders named `cases` in it."""
+    if path.is_file():
+        yield from (path,) if path.suffix == ".json" else ()
+        return
+    for folder in (path,) if path.name == "cases" else sorted(path.rglob("cases")):
+        yield from sorted(folder.glob("*.json"))
 
 
 def _run_calico(path: Path) -> Result:
-    """One result a case: every fact that it states must hold."""
-    result = Result()
-    for file in sorted((path / "cases").glob("*.json")):
-        case = run_case(file)
-        result.notes += [f"{case.name}: {note}" for note in case.notes]
-        if not case.wrong:
-            result.passed += 1
-            result.notes.append(f"passed {case.name}: {case.checks} facts")
-            continue
-        shown = "\n    ".join(case.wrong[:_SHOWN])
-        more = f"\n    and {len(case.wrong) - _SHOWN} more" if len(case.wrong) > _SHOWN else ""
-        result.failures.append(f"FAILED {case.name}: {len(case.wrong)} of {case.checks} facts\n    {shown}{more}")
+    """Every fact that the case states must hold."""
+    try:
+        case = run_case(path)
+    except Exception as error:
+        # What cannot be read costs this case, and none of the others.
+        return Result(failures=[f"FAILED {path.stem}: {type(error).__name__}: {error}"])
+    result = Result(notes=[f"{case.name}: {note}" for note in case.notes])
+    if not case.wrong and not case.checks:
+        result.failures.append(f"FAILED {case.name}: it states no fact that is known here")
+        return result
+    if not case.wrong:
+        result.passed = 1
+        result.notes.append(f"passed {case.name}: {case.checks} facts")
+        return result
+    shown = "\n    ".join(case.wrong[:_SHOWN])
+    more = f"\n    and {len(case.wrong) - _SHOWN} more" if len(case.wrong) > _SHOWN else ""
+    result.failures.append(f"FAILED {case.name}: {len(case.wrong)} of {case.checks} facts\n    {shown}{more}")
     return result
 
 
 KINDS = (
     Kind("BGP messages (*.jsonl)", _message_files, _run_messages),
-    Kind("Calico cases (cases/*.json)", _calico_folders, _run_calico),
+    Kind("Calico cases (cases/*.json)", _calico_cases, _run_calico),
 )

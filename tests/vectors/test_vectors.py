@@ -71,8 +71,7 @@ def test_runner_refuses_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_runner_knows_calico_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "cases").mkdir()
-    (tmp_path / "inputs").mkdir()
+    (tmp_path / "deep" / "cases").mkdir(parents=True)
     node = {"apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": "n"}}
     step = {
         "resources": [{**node, "spec": {"bgp": {"ipv4Address": "10.0.0.1/24"}}}],
@@ -82,10 +81,16 @@ def test_runner_knows_calico_cases(tmp_path: Path, capsys: pytest.CaptureFixture
     for name, count in (("good", 0), ("bad", 1)):
         step["expected"] = {"ipv4": {"peer_count": count}}
         case = {"name": name, "node": "n", "env": {}, "steps": [step]}
-        (tmp_path / "cases" / f"{name}.json").write_text(json.dumps(case), encoding="utf-8")
+        (tmp_path / "deep" / "cases" / f"{name}.json").write_text(json.dumps(case), encoding="utf-8")
+    step["expected"] = {}
+    case = {"name": "empty", "node": "n", "env": {}, "steps": [step]}
+    (tmp_path / "deep" / "cases" / "empty.json").write_text(json.dumps(case), encoding="utf-8")
+    (tmp_path / "deep" / "cases" / "torn.json").write_text("{", encoding="utf-8")
     assert runner.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert "FAILED bad: 1 of 1 facts" in printed and printed.endswith("1 passed, 1 failed\n")
+    assert "FAILED bad: 1 of 1 facts" in printed and "FAILED torn: JSONDecodeError" in printed
+    assert "FAILED empty: it states no fact" in printed and printed.endswith("1 passed, 3 failed\n")
+    assert runner.main([str(tmp_path / "deep" / "cases" / "good.json")]) == 0
 
 
 # The judge itself: an outcome that should fail must fail, or a pass means nothing.

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from config.documents import DocumentError, load_json
 from config.folder import Entry, Folder, Found, find_objects, read_text
 from config.problems import Problem
 from config.snapshot import Key, Put
@@ -90,8 +91,7 @@ def read_given(places: Iterable[str]) -> Given:
 
 
 def _objects(path: str, text: str, problems: list[Problem]) -> Iterator[Object]:
-    is_json = path.endswith(".json") or text.lstrip()[:1] in ("{", "[")
-    for thing in find_objects(path, text, is_json=is_json):
+    for thing in find_objects(path, text, is_json=_is_json(path, text)):
         if isinstance(thing.outcome, Problem):
             problems.append(thing.outcome)
             continue
@@ -99,6 +99,19 @@ def _objects(path: str, text: str, problems: list[Problem]) -> Iterator[Object]:
         problems += change.notices if isinstance(change, Put) else change.problems
         assert isinstance(thing.value, dict)
         yield Object(thing.value, thing.outcome, path, thing)
+
+
+def _is_json(path: str, text: str) -> bool:
+    """By its name, or because it reads as JSON: YAML may begin with a brace as well."""
+    if path.endswith(".json"):
+        return True
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        load_json(text)
+    except DocumentError:
+        return False
+    return True
 
 
 def _paths(places: Iterable[str], problems: list[Problem]) -> list[str]:

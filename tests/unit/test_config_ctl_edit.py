@@ -147,6 +147,18 @@ def test_lists_folders_and_several_files(folder: Path, tmp_path: Path) -> None:
     assert bgpctl(folder, "delete", "-f", str(given)).exit_code == 0
 
 
+def test_yaml_that_begins_with_a_brace_is_yaml(folder: Path, tmp_path: Path) -> None:
+    peer = (
+        "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: %s}, spec: {peerIP: 10.0.0.9, asNumber: 1}}"
+    )
+    (tmp_path / "flow.yaml").write_text(f"{peer % 'p1'}\n---\n{peer % 'p2'}\n")
+    assert bgpctl(folder, "apply", "-f", str(tmp_path / "flow.yaml")).stdout.startswith("Successfully applied 2 ")
+    assert bgpctl(folder, "apply", "-f", "-", stdin=peer % "p3").exit_code == 0
+    as_json = json.dumps(yaml.safe_load(peer % "p4"), indent="\t")
+    assert bgpctl(folder, "apply", "-f", "-", stdin=as_json).exit_code == 0
+    assert {row[0] for row in lines(folder, "get", "bgppeers")} >= {"p1", "p2", "p3", "p4"}
+
+
 def test_export_gives_the_same_node_and_hides_secrets(folder: Path, tmp_path: Path) -> None:
     (folder / "secret.yaml").write_text(SECRET)
     out = tmp_path / "out"

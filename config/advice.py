@@ -127,6 +127,7 @@ _ADVICE: tuple[tuple[str, str], ...] = (
         "a route of Felix's in this node's main table, if it is a pod's here (`ip route get`; protocol 80 or 3); else "
         "the node or router that has it announcing it (`bgpctl explain` there)",
     ),
+    (r"no route of a peer", "the node or router that has it announcing it (`bgpctl explain` there)"),
     (
         r"another program's route.*",
         "removing that route, or giving it another metric: `ip route show PREFIX`; it is tried again by itself",

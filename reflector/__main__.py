@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from bgpd.__main__ import Daemon
 from bgpd.options import version
 from bgpd.program import StartError, run
-from bgpd.settings import SpeakerSettings
+from bgpd.shell.logs import LogWriter
 from config.compile import Compiled
 from config.datastore import Datastore
 from config.memory import Memory
@@ -45,13 +45,14 @@ class Standalone(Daemon):
 class Flags(Daemon):
     """A reflector that knows what its command line says."""
 
+    def __init__(self, options: argparse.Namespace, writer: LogWriter) -> None:
+        super().__init__(options, writer)
+        self._state.propose = None
+
     def open_datastore(self) -> Datastore:
         self._password = _password(self._options.password_file)
         self._options.datastore = ""
         return _Nothing()
-
-    def propose(self, body: bytes) -> tuple[dict[str, Any], SpeakerSettings | None]:
-        raise ValueError("this reflector is configured by flags alone: there are no resources to change")
 
     def compile_snapshot(self, snapshot: Snapshot, memory: Memory | None = None) -> Compiled:
         return Compiled(self._options.node, flag_settings(self._options, self._password), ())

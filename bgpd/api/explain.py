@@ -119,7 +119,8 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, st
     """(where it ended, as a sentence; the rule or reason that ended it)."""
     known, programmed = answer["paths"], answer["kernel"]
     if not known:
-        return _never_came(answer, speaker), "" if answer["local"] else "no route of this host"
+        nothing = "no route of this host" if programmed is not None else "no route of a peer"
+        return _never_came(answer, speaker), "" if answer["local"] else nothing
     accepted = [path for path in known if path["verdict"] == "accepted"]
     if not accepted:
         return f"Import refused every path: {known[0]['rule']}.", known[0]["rule"]

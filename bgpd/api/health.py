@@ -47,10 +47,11 @@ def _sessions(state: DaemonState) -> Check:
     speaker = state.speaker
     if speaker is None or not speaker.started:
         return {"name": "sessions", "ok": False, "text": "the speaker has not started"}
-    total = len(speaker.settings.peers)
+    total = len(speaker.peers)
     up = sum(peer.session.state is State.ESTABLISHED for peer in speaker.peers.values())
     if total == 0:
-        return {"name": "sessions", "ok": True, "text": "no peer is configured"}
+        text = "no dynamic peer is connected" if speaker.dynamic else "no peer is configured"
+        return {"name": "sessions", "ok": True, "text": text}
     text = f"{up} of {total} sessions are established"
     if up or speaker.dynamic or not speaker.restart.active:
         # Who serves dynamic peers waits for nobody in particular, and they may wait for us to be ready.

@@ -31,7 +31,8 @@ async def plan(state: DaemonState, body: bytes, limit: int, pace: Pace) -> Plan:
     """POST /v1/plan. Refused where the proposal is malformed, or this daemon has no resources."""
     speaker = speaker_of(state)
     if state.propose is None:
-        raise Refused("bad-request", "this daemon is configured by flags alone", "change its flags")
+        text = "this daemon is configured by flags alone: there are no resources to change"
+        raise Refused("bad-request", text, "change its flags, and restart it")
     try:
         answer, settings = await asyncio.to_thread(state.propose, body)
     except ValueError as error:

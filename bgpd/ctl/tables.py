@@ -57,7 +57,7 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
     why = [check["text"] for check in ready["checks"] if check["ok"] == ready["ok"]]
     yield "Ready", _good(f"{'yes' if ready['ok'] else 'no'}: {'; '.join(why)}", ready["ok"])
     peers = status["peers"]
-    dynamic = f", {peers['dynamic']} dynamic" if peers["dynamic"] else ""
+    dynamic = f" and {peers['dynamic']} dynamic" if peers["dynamic"] else ""
     yield "Peers", f"{peers['established']} established of {peers['configured']} configured{dynamic}"
     if status["limits"] is not None and (told := "\n".join(_limits(status["limits"]))):
         yield "Limits", told

@@ -142,7 +142,7 @@ class NextHopTable:
     def _look_up(self, hop: NextHop) -> None:
         address = hop.address
         if not self.resolve:
-            hop.reachable, hop.cost, hop.reason = True, 0, "not resolved: this speaker has no kernel role"
+            hop.reachable, hop.cost, hop.reason = True, 0, "taken as it is, since this speaker has no kernel role"
             return
         if len(address) == 4 and 0 < address[0] < 224 and address[0] != 127:
             family = IPV4_UNICAST  # as most are: nothing else is to be asked about it

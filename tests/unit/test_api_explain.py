@@ -147,6 +147,14 @@ async def test_what_would_let_it_through_is_asked_of_who_knows(world: World) -> 
         assert unresolved["paths"][0]["hint"].startswith("advice on 192.0.2.77: no local route covers it")
         refused = await _explain(world, "10.60.0.0/16")
         assert refused["kernel_hint"] == "advice on the kernel refuses it: Network is unreachable" == refused["hint"]
+        missing = await _explain(world, "11.0.0.0/8")
+        assert missing["hint"] == "advice on no route of this host"
+        kernel, world.state.kernel = world.state.kernel, None
+        try:
+            # A reflector has no Felix beside it.
+            assert (await _explain(world, "11.0.0.0/8"))["hint"] == "advice on no route of a peer"
+        finally:
+            world.state.kernel = kernel
         told = await _explain(world, "10.244.1.0/26", "tor")
         assert (told["hint"], told["peers"][0]["hint"], told["kernel_hint"]) == ("", "", "")
         lines = "\n".join(story(hidden))

@@ -61,6 +61,19 @@ def test_no_kernel_role_and_no_peers_are_ready_at_once() -> None:
     assert readiness(state)["ok"]
 
 
+def test_dynamic_peers_are_counted_with_the_others() -> None:
+    clock = Clock()
+    state, settings = _state(clock, dynamic=(("10.9.0.0/16", evolve(PEER, name="client")),))
+    state.kernel_wanted = False
+    speaker = state.speaker = Speaker(settings, clock.now, lambda: 1.0)
+    speaker.start(clock.now)
+    assert readiness(state)["checks"][2] == {"name": "sessions", "ok": True, "text": "0 of 1 sessions are established"}
+    speaker.peers["client"] = speaker.peers["p"]
+    assert readiness(state)["checks"][2]["text"] == "0 of 2 sessions are established"
+    speaker.peers.clear()
+    assert readiness(state)["checks"][2]["text"] == "no dynamic peer is connected"
+
+
 def test_one_session_is_enough() -> None:
     world = World()
     assert world.host.speaker.restart.active

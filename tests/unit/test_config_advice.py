@@ -139,6 +139,7 @@ def test_every_unusable_next_hop_has_advice() -> None:
 def test_what_is_not_there_and_sessions_have_advice() -> None:
     for text in (
         "no route of this host",
+        "no route of a peer",
         "no session (state Active: cannot connect: connection refused, 3 attempts)",
         "no session (state Idle: the peer sent NOTIFICATION 6/1 cease: maximum number of prefixes reached)",
         "no session (state Idle: we sent NOTIFICATION 2/2 OPEN message error: bad peer AS "

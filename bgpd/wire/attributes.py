@@ -2,7 +2,8 @@
 
 A block holds whole attributes (flags, code, length, value) in canonical form: no NEXT_HOP, MP_REACH_NLRI or
 MP_UNREACH_NLRI, four-octet AS numbers, discarded attributes gone, the low flag bits cleared, Extended Length set just
-where the value needs it. Values are octet for octet as received, in the order received.
+where the value needs it. Values are octet for octet as received, but for large communities that came twice; the order
+is that received.
 """
 
 from __future__ import annotations

@@ -151,7 +151,14 @@ def _take_known(found: Examined, session: Session, flags: int, rule: Rule, value
     elif rule.code in _APART:
         found.apart[rule.code] = value
     else:
+        if rule.code == Code.LARGE_COMMUNITIES:
+            value = _distinct(value, 12)
         found.items.append((_canonical_flags(flags, rule), rule.code, value))
+
+
+def _distinct(value: bytes, size: int) -> bytes:
+    """RFC 8092 §3: large communities that come again are removed without a word, and never sent."""
+    return b"".join(dict.fromkeys(value[at : at + size] for at in range(0, len(value), size)))
 
 
 def discarded(rule: Rule) -> Finding:

@@ -26,9 +26,9 @@ class MessageType(IntEnum):
     ROUTE_REFRESH = 5
 
 
-# Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a wrong length, which
-# needs the subtype octet; what is too short to hold that octet is a header error.
-_SHORTEST = (0, 29, 23, 21, 19, 22)
+# Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a body of the wrong length;
+# one without any body is a header error.
+_SHORTEST = (0, 29, 23, 21, 19, 20)
 _UPDATE, _SHORTEST_UPDATE = int(MessageType.UPDATE), _SHORTEST[MessageType.UPDATE]
 # OPEN and KEEPALIVE never grow (RFC 8654 §4).
 _FIXED_LIMIT = (MessageType.OPEN, MessageType.KEEPALIVE)

@@ -191,7 +191,7 @@ class UpdateParser:
             return None
         outcome = self._memo.get(block)
         if outcome is None:
-            if not self._session.asn4:
+            if not self._session.asn4 or (usual.several_large(block) and usual.large_repeats(block)):
                 return None
             match = self._plain(block)
             # The second look is behind the length octets, whose zeros would look like the beginning of an AS number.
@@ -247,6 +247,8 @@ class UpdateParser:
         if outcome is None:
             match = self._multiprotocol(rest) if self._session.asn4 else None
             if match is None or _unusable(next_hop):
+                return None
+            if usual.several_large(rest) and usual.large_repeats(rest):
                 return None
             origin, path, *tail = match.groups()
             if _NO_AS in path:

@@ -2,7 +2,7 @@
 
 A match proves, in one call, all that `examine` would prove attribute by attribute: types in order, flags, lengths,
 ORIGIN's value, one AS_SEQUENCE of the length that it claims, a next hop that can be one. Whatever is unusual
-does not match and is examined.
+does not match and is examined. One thing no pattern sees, a large community that comes twice: `large_repeats` does.
 
 Three attributes that only count between internal peers are in the pattern for external ones too, in groups apart:
 they come often enough, and are cut out (RFC 7606 §7.5, §7.9, §7.10).
@@ -95,3 +95,21 @@ those two behind it."""
 
 MULTIPROTOCOL = _compile(_ORIGIN + _as_path())
 """Blocks from which MP_REACH_NLRI was cut. Groups as in CLASSIC, without the next hop."""
+
+several_large = re.compile(rb"[\xc0\xe0]\x20[\x18-\xfc]").search
+"""Finds something in each block of the usual shape with more than one large community, and sometimes in others."""
+
+
+def large_repeats(block: bytes) -> bool:
+    """Whether a large community may be there twice (RFC 8092 §3), for a block in which `several_large` found something.
+
+    Each place that looks like the attribute is looked at, as the first may be within another's value.
+    """
+    found = several_large(block)
+    while found is not None:
+        at = found.start() + 3
+        values = [block[i : i + 12] for i in range(at, at + block[at - 1], 12)]
+        if len(set(values)) != len(values):
+            return True
+        found = several_large(block, at - 2)
+    return False

@@ -245,8 +245,17 @@ class TestRouteRefresh:
         assert parse_refresh(b"\0\1\x09\1") is None
         assert parse_refresh(b"\0\1\x09\1", enhanced=False) == RouteRefresh(IPV4_UNICAST)
 
-    @pytest.mark.parametrize("body", [b"\0\1\0", b"\0\1\1\1x", b"\0\1\2\1xyz"])
+    @pytest.mark.parametrize("body", [b"\0", b"\0\1", b"\0\1\0", b"\0\1\1\1x", b"\0\1\2\1xyz"])
     def test_wrong_length(self, body: bytes) -> None:
+        """RFC 7313 §5, with the whole message; the framer leaves it to this check."""
+        assert Framer().feed(build_message(5, body)) == [(5, body)]
         with pytest.raises(BGPError) as caught:
             parse_refresh(body)
         assert (caught.value.code, caught.value.subcode, caught.value.data) == (7, 1, build_message(5, body))
+
+    @pytest.mark.parametrize("body", [b"\0", b"\0\1\0"])
+    def test_wrong_length_without_enhanced_refresh(self, body: bytes) -> None:
+        with pytest.raises(BGPError) as caught:
+            parse_refresh(body, enhanced=False)
+        length = bytes((0, 19 + len(body)))
+        assert (caught.value.code, caught.value.subcode, caught.value.data) == (1, 2, length)

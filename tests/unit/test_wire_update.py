@@ -207,6 +207,23 @@ class TestFaults:
         update = parser().parse(body(BLOCK + HOP + encode(0xC0, 200, b"x" * 300) + encode(0x80, 201, b"y"), KEY))
         assert update.reach[0][1].items()[2:] == [(0xE0, 200, b"x" * 300)] and not update.findings
 
+    @pytest.mark.parametrize("external", [True, False])
+    @pytest.mark.parametrize("flags", [0xC0, 0xE0])
+    @pytest.mark.parametrize("around", [b"", encode(0xC0, 8, b"\xc0\x20\x18\0"), encode(0xC0, 35, b"\xc0\x20\x18\x20")])
+    def test_large_communities_that_come_again_are_removed(self, external: bool, flags: int, around: bytes) -> None:
+        """RFC 8092 §3, on either road; what is there once stays in its order."""
+        one, two, three = (b"\0\0\xfd\xe9" + bytes(7) + bytes((n,)) for n in (1, 2, 3))
+        for came, kept in (((two, one, two, three, one), (two, one, three)), ((one, one), (one,)), ((two, one), (two, one))):
+            large = encode(flags, 32, b"".join(came))
+            block = BLOCK + (around + large if around[1:2] == b"\x08" else large + around)
+            for update in (
+                parser(external).parse(body(block.replace(AS_PATH, AS_PATH + HOP), KEY)),
+                parser(external).parse(body(MP_REACH + block)),
+            ):
+                ((_, attributes, _),) = update.reach
+                assert attributes.get(32) == b"".join(kept) and not update.findings
+                assert attributes.get(8) == (around[3:] if around[1:2] == b"\x08" else None)
+
     def test_as_sets(self) -> None:
         attributes = ORIGIN + encode(0x40, 2, encode_as_path(((2, (65001,)), (1, (7, 8))))) + HOP
         assert not parser().parse(body(attributes, KEY)).reach

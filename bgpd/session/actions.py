@@ -36,7 +36,7 @@ from bgpd.wire.open import build_open
 SEND_HOLD_TIME = 480.0
 """RFC 9687: eight minutes, or twice the hold time if that is more."""
 
-_FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
+FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
 
 
 class Actions:
@@ -229,7 +229,7 @@ class Actions:
     # Actions: the end of a connection
 
     def _fsm_error(self, machine: Machine, before: State, cause: Cause, now: float) -> None:
-        subcode = _FSM_SUBCODES[before] if cause.message else 0
+        subcode = FSM_SUBCODES[before] if cause.message else 0
         what = MessageType(cause.message).name if cause.message else "a timer's end"
         self._end(machine, before, causes.fsm_error(str(before), subcode, cause.message, what), now)
 

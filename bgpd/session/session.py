@@ -11,7 +11,7 @@ from bgpd.errors import BGPError, Cease, ErrorCode, describe
 from bgpd.family import Family
 from bgpd.session import cause as causes
 from bgpd.session import texts
-from bgpd.session.actions import Actions
+from bgpd.session.actions import FSM_SUBCODES, Actions
 from bgpd.session.cause import QUIET, Cause, Loss
 from bgpd.session.collision import local_wins
 from bgpd.session.events import Close, SessionEvent, StaleExpired
@@ -344,7 +344,7 @@ class Session(Actions):
         waiting = machine.state is State.OPEN_SENT
         if kind == MessageType.NOTIFICATION:
             self._on_notification(machine, parse_notification(body), now)
-        elif kind == MessageType.OPEN and waiting and machine.received is None:
+        elif kind == MessageType.OPEN and waiting:
             self._on_open(machine, body, now)
         elif kind == MessageType.KEEPALIVE and waiting and machine.undecided:
             machine.confirmed_early = True
@@ -375,6 +375,11 @@ class Session(Actions):
     def _on_open(self, machine: Machine, body: bytes, now: float) -> None:
         """The peer's OPEN: check it, then settle a collision before it is answered (RFC 4271 §6.8)."""
         assert machine.sent is not None
+        if machine.received is not None:
+            # The answer to the first one is put off, which leaves no place for another.
+            cause = causes.fsm_error(str(machine.state), FSM_SUBCODES[machine.state], MessageType.OPEN, "another OPEN")
+            self._fire(machine, Event.BGP_OPEN_MSG_ERR, cause, now)
+            return
         try:
             received = parse_open(body)
             negotiated = negotiate(self.peer, self.local, machine.sent, received)

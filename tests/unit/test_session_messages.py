@@ -92,6 +92,22 @@ def test_message_in_state(state: State, name: str) -> None:
     assert len(script.notices()) == 1, "one sentence"
 
 
+@pytest.mark.parametrize("before", [b"", KEEPALIVE])
+def test_another_open_while_the_answer_to_the_first_is_put_off(before: bytes) -> None:
+    """RFC 6608: no second OPEN settles a collision; the other connection goes on."""
+    script = Script()
+    ours, theirs = script.dial(), script.accept()
+    assert theirs is not None
+    message = build_open(script.peer_open())
+    script.say(theirs, message)
+    script.clear()
+    script.say(theirs, before + message)
+    assert script.codes() == [(5, 1)]
+    assert script.events(Close) == [Close(theirs)]
+    script.say(ours, message, KEEPALIVE)
+    assert script.is_in(State.ESTABLISHED) and script.session.conn == ours
+
+
 @pytest.mark.parametrize("state", CONNECTED)
 @pytest.mark.parametrize(
     ("notification", "damped"),

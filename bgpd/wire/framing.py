@@ -26,8 +26,8 @@ class MessageType(IntEnum):
     ROUTE_REFRESH = 5
 
 
-# Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a body of the wrong length;
-# one without any body is a header error.
+# Shortest whole message by type. ROUTE-REFRESH: RFC 7313 §5 has an error of its own (7/1) for a body of the wrong
+# length; one without any body is a header error.
 _SHORTEST = (0, 29, 23, 21, 19, 20)
 _UPDATE, _SHORTEST_UPDATE = int(MessageType.UPDATE), _SHORTEST[MessageType.UPDATE]
 # OPEN and KEEPALIVE never grow (RFC 8654 §4).

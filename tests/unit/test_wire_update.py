@@ -213,7 +213,11 @@ class TestFaults:
     def test_large_communities_that_come_again_are_removed(self, external: bool, flags: int, around: bytes) -> None:
         """RFC 8092 §3, on either road; what is there once stays in its order."""
         one, two, three = (b"\0\0\xfd\xe9" + bytes(7) + bytes((n,)) for n in (1, 2, 3))
-        for came, kept in (((two, one, two, three, one), (two, one, three)), ((one, one), (one,)), ((two, one), (two, one))):
+        for came, kept in (
+            ((two, one, two, three, one), (two, one, three)),
+            ((one, one), (one,)),
+            ((two, one), (two, one)),
+        ):
             large = encode(flags, 32, b"".join(came))
             block = BLOCK + (around + large if around[1:2] == b"\x08" else large + around)
             for update in (

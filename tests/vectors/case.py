@@ -59,5 +59,5 @@ def _case(entry: dict[str, Any]) -> Case:
         octets=bytes.fromhex(entry["hex"]),
         kind=entry["type"],
         expect=entry["expect"],
-        context=entry["context"],
+        context=entry.get("context") or {},
     )

@@ -20,7 +20,7 @@ from bgpd.wire.rules import Action
 from bgpd.wire.update import ParsedUpdate, UpdateContext, UpdateParser
 from tests.vectors.case import Case
 from tests.vectors.outcome import ACCEPT, CLOSE, IGNORE, INCOMPLETE, RESET, WITHDRAW, Outcome
-from tests.vectors.plain import looks_internal, read_nlri, read_update
+from tests.vectors.plain import PlainUpdate, looks_internal, read_nlri, read_update
 
 OUR_ASN, PEER_ASN = 65000, 65001
 OUR_ID = bytes((10, 0, 0, 1))
@@ -115,13 +115,19 @@ def _observe_update(case: Case, body: bytes) -> Outcome:
 
 def _contexts(case: Case, body: bytes) -> list[tuple[bool, bool, bool, bool]]:
     """(external, asn4, path identifiers, IPv6 next hops for IPv4), the stated context first."""
-    asn4 = bool(case.context.get("asn4", True))
+    asn4 = case.context.get("asn4") is not False
     add_path = bool(case.context.get("addpath", False)) or "path-information" in json.dumps(case.expect)
-    if case.peer is not None:
-        return [(case.peer == "ebgp", asn4, add_path, False)]
     plain = read_update(body)
+    if case.peer is not None:
+        return [(case.peer == "ebgp", asn4, add_path, case.action == "accept" and _has_ipv6_next_hop(plain))]
     external = plain is None or not looks_internal(plain)
     return [(external, *rest) for rest in product((asn4, not asn4), (add_path, not add_path), (False, True))]
+
+
+def _has_ipv6_next_hop(plain: PlainUpdate | None) -> bool:
+    """An IPv4 prefix with an IPv6 next hop: to accept that presumes that it was agreed (RFC 8950 §4)."""
+    values = [attribute.value for attribute in plain.attributes if attribute.code == 14] if plain else []
+    return any(value[:3] == b"\0\1\1" and value[3:4] in (b"\x10", b"\x20") for value in values)
 
 
 def play_update(body: bytes, external: bool, asn4: bool, add_path: bool, next_hop: bool) -> Outcome:

@@ -24,16 +24,17 @@ def compare(wanted: dict[str, Any] | None, outcome: Outcome) -> str:
     if "end_of_rib" in wanted:
         family = _FAMILIES[wanted["end_of_rib"]]
         return "" if outcome.end_of_rib == family else f"End-of-RIB {outcome.end_of_rib}, {family} wanted"
-    if isinstance(wanted.get("announce"), list):
+    if isinstance(wanted.get("announce", wanted.get("withdraw")), list):
         return _compare_own(wanted, outcome)
-    update = wanted.get("update") or wanted["neighbor"]["message"].get("update", {})
+    update = wanted.get("update") or wanted.get("neighbor", {}).get("message", {}).get("update", {})
     return _compare_routes(update, outcome) or _compare_attributes(update.get("attribute", {}), outcome)
 
 
 def _compare_own(wanted: dict[str, Any], outcome: Outcome) -> str:
-    prefixes = {prefix for found in outcome.announced.values() for prefix in found}
-    if prefixes != {_bits(text) for text in wanted["announce"]}:
-        return "announced prefixes differ"
+    for word, prefixes in (("announce", outcome.announced), ("withdraw", outcome.withdrawn)):
+        found = {prefix for keys in prefixes.values() for prefix in keys}
+        if word in wanted and found != {_bits(text) for text in wanted[word]}:
+            return f"prefixes to {word} differ"
     hop = wanted.get("next_hop")
     hops = {str(ip_address(octets[:16])) for octets in outcome.next_hops.values()}
     return "" if hop is None or hops == {hop} else f"next hop {hops}, {hop} wanted"
@@ -58,8 +59,8 @@ def _compare_routes(update: dict[str, Any], outcome: Outcome) -> str:
         withdrawn = {_route(entry) for entry in update.get("withdraw", {}).get(name, ())}
         if withdrawn - set(outcome.withdrawn.get(family, ())):
             return f"{name}: withdrawn prefixes differ"
-        hops = {str(ip_address(hop)) for hop in by_hop}
-        if by_hop and str(ip_address(outcome.next_hops[family][:16])) not in hops:
+        hops = {str(ip_address(hop)) for hop in by_hop if hop != "no-nexthop"}
+        if hops and str(ip_address(outcome.next_hops[family][:16])) not in hops:
             return f"{name}: next hop differs from {hops}"
     return ""
 

@@ -10,7 +10,7 @@ from attrs import Factory, define, frozen
 from tests.vectors.calico import run_case
 from tests.vectors.case import read_cases
 from tests.vectors.codec import observe
-from tests.vectors.judge import judge
+from tests.vectors.judge import judge, left_out
 
 _SHOWN = 20
 """Wrong facts that are shown of a case."""
@@ -51,6 +51,8 @@ def _run_messages(path: Path) -> Result:
             result.failures.append(f"FAILED {case}: {case.action} wanted: {wrong}")
             continue
         result.passed += 1
+        if missing := left_out(case):
+            result.notes.append(f"{case}: {missing}")
         if clause:
             excused.setdefault(clause, []).append(str(case))
     for clause, cases in excused.items():

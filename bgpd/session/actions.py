@@ -38,6 +38,9 @@ SEND_HOLD_TIME = 480.0
 
 FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
 
+_SAID = 16
+"""Sentences that are remembered while a session is down."""
+
 
 class Actions:
     """State of one peer's session, and one method for each `Action`. `Session` adds the inputs.
@@ -64,7 +67,7 @@ class Actions:
         self._dial_is_void = False
         self._retry_at = math.inf
         self._bare = False
-        self._last_text = ""
+        self._said: set[str] = set()
 
     @property
     def state(self) -> State:
@@ -211,7 +214,7 @@ class Actions:
         self.statistics.established_at = self.statistics.changed_at = now
         self.statistics.established_count += 1
         self.statistics.trouble = ("", "")
-        self._last_text = ""
+        self._said.clear()
         time = 0.0 if agreed.graceful is None else float(agreed.graceful.time)
         dropped = self._helper.reopen(agreed.forwarding_families, time, now)
         retained = self._helper.stale
@@ -326,10 +329,13 @@ class Actions:
         self._notice(max(cause.level, logging.INFO), text)
 
     def _notice(self, level: int, text: str) -> None:
-        """One sentence. What is said again and again while the session is down is said for people only once."""
-        if text == self._last_text:
+        """One sentence. What is said again and again while the session is down is said for people only once: also where
+        two reasons take turns, as with a peer that closes some connections and resets others."""
+        if text in self._said:
             level = logging.DEBUG
-        self._last_text = text
+        elif len(self._said) >= _SAID or self.statistics.established_at is not None:
+            self._said.clear()
+        self._said.add(text)
         name = self.peer.name
         where = name if self.peer.address in name else f"{name} ({self.peer.address})"
         self._events.append(Notice(level, f"peer {where}: {text}"))

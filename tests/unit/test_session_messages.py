@@ -595,6 +595,21 @@ class TestRetry:
         assert len(script.notices()) == 1, "the same reason again and again is said once"
         assert script.session.statistics.connect_failures == 9
 
+    def test_reasons_that_take_turns_are_said_once_each_until_the_session_was_up(self) -> None:
+        script = Script()
+        script.session.start(0.0)
+        for number in range(8):
+            script.pass_time(script.session.deadline() - script.now)
+            script.session.connect_failed("refused" if number % 2 else "no route", script.now)
+        assert [("no route" in text, "refused" in text) for text in script.notices()] == [(True, False), (False, True)]
+        conn = script.establish()
+        said = len(script.notices())
+        script.session.lost(conn, "reset", script.now)
+        for _ in range(2):
+            script.pass_time(script.session.deadline() - script.now)
+            script.session.connect_failed("refused", script.now)
+        assert [text.endswith("refused") for text in script.notices()[said:]] == [False, True]
+
     def test_idle_hold_doubles_and_then_also_refuses(self) -> None:
         script = Script()
         holds = []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,7 +62,15 @@ def main() -> None:
     """Run bgpctl."""
     # What goes wrong is said by the commands themselves, once.
     logging.getLogger().addHandler(logging.NullHandler())
-    make_cli(clean_kernel, resource_commands)(prog_name="bgpctl")
+    try:
+        try:
+            make_cli(clean_kernel, resource_commands)(prog_name="bgpctl")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # Commands tell what fails for them; what is left is an output that takes nothing, such as a full disk.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(f"Error: the output cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":

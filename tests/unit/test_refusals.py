@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,6 +145,15 @@ def test_wrong_flags_are_status_2(
             main([*usual, *arguments])
         assert ended.value.code == 2
         assert words in said(capfd, program)
+
+
+@pytest.mark.parametrize("form", ("table", "json"))
+def test_an_output_that_takes_nothing(place: Place, form: str) -> None:
+    command = [sys.executable, "-m", "config.bgpctl", "validate", str(place.path / "ds"), "-o", form]
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert ended.stderr == "Error: the output cannot be written: No space left on device\n"
+    assert ended.returncode == 1
 
 
 def test_an_empty_name_is_no_name(place: Place, capfd: pytest.CaptureFixture[str]) -> None:

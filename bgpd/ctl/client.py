@@ -140,6 +140,10 @@ class Client:
             connection.close()
             reason = " ".join(str(error).split()) or type(error).__name__
             raise CtlError(f"bgpd closed the connection: {reason}; see its log") from None
+        if response.status == http.HTTPStatus.UNAUTHORIZED:
+            connection.close()
+            what = "does not take this token" if self._headers else "asks for a token"
+            raise CtlError(f"bgpd at {self.where} {what}: give --token-file FILE with what its --api-token-file holds")
         if response.status not in good:
             try:
                 raise _error(response.status, response.read(65536))

@@ -299,7 +299,11 @@ def test_the_api_over_tcp_with_a_token(tmp_path: Path) -> None:
     with serving(World().state, str(tmp_path / "s"), api="127.0.0.1:0", token_file=str(token)) as server:
         where = f"http://{server.addresses['api']}"
         daemon = Daemon(where)
-        assert "this address needs a token" in daemon.run("status").stderr
+        assert f"bgpd at {where} asks for a token: give --token-file FILE" in daemon.run("status").stderr
+        other = tmp_path / "other"
+        other.write_text("guessed\n")
+        refused = daemon.run("--token-file", str(other), "status")
+        assert refused.exit_code == 1 and "does not take this token" in refused.stderr
         assert daemon.run("--token-file", str(token), "status").exit_code == 0
 
 

@@ -18,6 +18,7 @@ import yaml
 from attrs import frozen
 
 from config.ctl_common import checked_given, datastore_option, failing, file_option, table, use
+from config.ctl_rules import check_against
 from config.datastore import Editor
 from config.given import Object
 from config.kinds import KINDS, NAMESPACED_KINDS, Kind, asn_text, columns, custom_columns, find_kind
@@ -297,11 +298,12 @@ _DONE = {"apply": "applied", "create": "created", "replace": "replaced", "delete
 def _write_each(
     url: str, items: Sequence[Object], verb: str, one: Callable[[Editor, Object], Awaitable[bool]]
 ) -> None:  # fmt: skip
-    """As `_each`; what the datastore has no place for is told before the first object is written."""
+    """As `_each`; what the datastore has no place for, or must not have, is told before the first object is written."""
 
     async def check(editor: Editor) -> None:
         for item in items:
             editor.key_of(item.value)
+        await check_against(editor, items, replacing=verb != "create")
 
     _each(url, items, verb, one, [item.key[0] for item in items], check)
 

@@ -197,9 +197,31 @@ def _ip_pool(name: str, top: Fields) -> r.IPPool | None:
     if ipip is not never and cidr.family.afi != 1:
         spec.wrong("ipipMode", "is not possible in an IPv6 pool", "Never")
     uses = [item for _, item in spec.items("allowedUses")]
+    _pool_notices(spec, cidr, uses)
     if "LoadBalancer" in uses and (ipip is not never or vxlan is not never or disabled):
         spec.wrong("allowedUses", "a LoadBalancer pool has neither encapsulation nor disableBGPExport", "Never, false")
     return r.IPPool(name, cidr, ipip, vxlan, export=not disabled)
+
+
+_USES = ("Workload", "Tunnel", "LoadBalancer")
+_BLOCK_SIZES = {1: (20, 32), 2: (116, 128)}
+"""By address family number."""
+
+
+def _pool_notices(spec: Fields, cidr: Prefix, uses: list[object]) -> None:
+    """Values that Calico's API refuses in fields that say nothing to BGP: no reason to stop announcing the pool."""
+    low, high = _BLOCK_SIZES[cidr.family.afi]
+    size = spec.value.get("blockSize")
+    if size is not None and (not isinstance(size, int) or not (max(low, cidr.length) <= size <= high)):
+        allowed = f"{max(low, cidr.length)}-{high}"
+        spec.wrong("blockSize", "is no size for blocks of this pool", allowed, refused=False)
+    if any(use not in _USES for use in uses):
+        spec.wrong("allowedUses", "has other words than Calico's API", ", ".join(_USES), refused=False)
+    if spec.value.get("assignmentMode") not in (None, "", "Automatic", "Manual"):
+        spec.wrong("assignmentMode", "is none of the known values", "Automatic, Manual", refused=False)
+    selector = spec.value.get("nodeSelector")
+    if "LoadBalancer" in uses and selector not in (None, "", "all()"):
+        spec.wrong("nodeSelector", "of a LoadBalancer pool must be all()", "all()", refused=False)
 
 
 def _block_affinity(name: str, top: Fields) -> r.BlockAffinity | None:

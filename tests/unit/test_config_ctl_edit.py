@@ -182,3 +182,27 @@ def test_secrets_are_shown_only_when_asked_for(folder: Path) -> None:
     (folder / "secret.yaml").write_text(SECRET)
     assert "hunter2" not in bgpctl(folder, "get", "secret", "-o", "yaml").stdout
     assert "hunter2" in bgpctl(folder, "get", "secrets", "kube-system/s", "-o", "yaml", "--secrets").stdout
+
+
+FILTERED = PEER.format("f", 65001).replace("65001}", "65001, filters: [x]}")
+POOL = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: pods}}\nspec: {{cidr: {}}}\n"
+
+
+@pytest.mark.parametrize("verb", ["apply", "create"])
+def test_a_peer_whose_filter_is_not_there_is_not_written(folder: Path, verb: str) -> None:
+    found = bgpctl(folder, verb, "-f", "-", stdin=FILTERED)
+    assert found.exit_code == 1 and "BGPPeer(f): spec.filters names x" in found.stderr
+    assert lines(folder, "get", "bgppeers", "-o", "name") == [["bgppeer/tor"]]
+    filter = "---\napiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: x}\nspec: {}\n"
+    assert bgpctl(folder, verb, "-f", "-", stdin=FILTERED + filter).exit_code == 0
+    # Now it is there.
+    assert bgpctl(folder, "apply", "-f", "-", stdin=FILTERED).exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["apply", "replace"])
+def test_addresses_of_a_pool_cannot_change(folder: Path, verb: str) -> None:
+    for spec, field in (("10.245.0.0/16", "cidr"), ("10.244.0.0/16, blockSize: 28", "blockSize")):
+        found = bgpctl(folder, verb, "-f", "-", stdin=POOL.format(spec))
+        assert found.exit_code == 1 and f"IPPool(pods): spec.{field} cannot be changed" in found.stderr
+    assert bgpctl(folder, verb, "-f", "-", stdin=POOL.format("10.244.0.0/16, blockSize: 26")).exit_code == 0
+    assert bgpctl(folder, "create", "-f", "-", "--skip-exists", stdin=POOL.format("10.245.0.0/16")).exit_code == 0

@@ -239,6 +239,21 @@ def test_pool_refused(spec: object, field: str) -> None:
     assert faults("IPPool", spec) == [field]
 
 
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"blockSize": 33}, "spec.blockSize"),
+        ({"blockSize": 12}, "spec.blockSize"),
+        ({"allowedUses": ["Workload", "Pods"]}, "spec.allowedUses"),
+        ({"assignmentMode": "Sometimes"}, "spec.assignmentMode"),
+        ({"allowedUses": ["LoadBalancer"], "nodeSelector": "rack == 'one'"}, "spec.nodeSelector"),
+    ],
+)
+def test_what_says_nothing_to_bgp_is_told_and_the_pool_counts(spec: dict[str, object], field: str) -> None:
+    assert [notice.field for notice in notices("IPPool", {"cidr": "10.244.0.0/16", **spec})] == [field]
+    assert notices("IPPool", {"cidr": "fd00::/64", "blockSize": 122, "allowedUses": ["Tunnel"]}) == ()
+
+
 def test_affinity() -> None:
     # The v1 CRD has `deleted` as text; a missing state means confirmed.
     spec = {"node": "a", "cidr": "10.244.1.0/26", "deleted": "true", "type": "virtual"}

@@ -63,7 +63,15 @@ WORLDLY = (
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.keeper", "config.files_edit"),
     *("config.etcd_client", "config.etcd_edit", "config.workloads"),
     *("config.kubernetes_access", "config.kubernetes_client", "config.kubernetes_edit", "config.kubernetes_feed"),
-    *("config.ctl", "config.ctl_common", "config.ctl_edit", "config.ctl_plan", "config.plan_text", "config.given"),
+    *(
+        "config.ctl",
+        "config.ctl_common",
+        "config.ctl_edit",
+        "config.ctl_rules",
+        "config.ctl_plan",
+        "config.plan_text",
+        "config.given",
+    ),
     *("config.bgpctl", "reflector"),
 )
 """Modules that may know sockets, clocks, loops and chance. All others are pure."""

@@ -45,10 +45,21 @@ class Case:
 
 
 def read_cases(path: Path) -> Iterator[Case]:
-    """The cases of a .jsonl file."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            yield _case(json.loads(line))
+    """The cases of a .jsonl file. Raises ValueError as `read_case`."""
+    return map(read_case, read_lines(path))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a .jsonl file that hold something."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def read_case(line: str) -> Case:
+    """One line. Raises ValueError if it is no case, with the reason."""
+    try:
+        return _case(json.loads(line))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"no case: {type(error).__name__}: {error}") from error
 
 
 def _case(entry: dict[str, Any]) -> Case:
@@ -57,7 +68,7 @@ def _case(entry: dict[str, Any]) -> Case:
         name=entry["name"],
         origin=entry["origin"],
         octets=bytes.fromhex(entry["hex"]),
-        kind=entry["type"],
+        kind=str(entry.get("type")),
         expect=entry["expect"],
         context=entry.get("context") or {},
     )

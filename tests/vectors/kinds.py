@@ -8,7 +8,7 @@ from pathlib import Path
 from attrs import Factory, define, frozen
 
 from tests.vectors.calico import run_case
-from tests.vectors.case import read_cases
+from tests.vectors.case import read_case, read_lines
 from tests.vectors.codec import observe
 from tests.vectors.judge import judge, left_out
 
@@ -45,7 +45,12 @@ def _run_messages(path: Path) -> Result:
     """Every case at the codec, in one process."""
     result = Result()
     excused: dict[str, list[str]] = {}
-    for case in read_cases(path):
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            case = read_case(line)
+        except ValueError as error:
+            result.failures.append(f"FAILED {path.name}, case {number}: {error}")
+            continue
         wrong, clause = judge(case, observe(case))
         if wrong:
             result.failures.append(f"FAILED {case}: {case.action} wanted: {wrong}")

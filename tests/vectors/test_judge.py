@@ -143,8 +143,9 @@ def test_what_cannot_be_judged_fails_alone(tmp_path: Path, capsys: pytest.Captur
     ]
     rows = [good, *({**good, "expect": expect} for expect in strange)]
     rows.append({**good, "name": "told", "expect": {"action": "accept", "forward": "in gold letters"}})
-    (tmp_path / "messages.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    lines = [*map(json.dumps, rows), "[]", json.dumps({**good, "hex": "0g"}), "{"]
+    (tmp_path / "messages.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert runner.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == "2 passed, 3 failed"
+    assert printed[-1] == "2 passed, 6 failed"
     assert [line for line in printed if "told" in line and "in gold letters" in line]

@@ -116,6 +116,10 @@ _ADVICE: tuple[tuple[str, str], ...] = (
     (r"no session.*cannot connect.*", "a peer that listens, no firewall between, and the same password on both sides"),
     (r"no session.*", "the session coming up: `bgpctl peers PEER` says why it is not"),
     (r"(\w+) is not negotiated.*", r"a session that carries \1: an address of that family on both sides"),
+    (
+        r"none of the sessions carries (\w+)",
+        r"spec.bgp.\1Address of this Node where it has none, and a peer of that family",
+    ),
     (r"this session carries no (\w+)", rf"{_NOTHING}Calico has one session a family; look at the peer's other one"),
     (
         r"malformed UPDATE",

@@ -134,6 +134,9 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, st
     if not peer_name and known[0]["route"]["source"]["kind"] == SourceKind.IBGP.value:
         # Every other node has it from where we have it: a full mesh tells nothing on.
         return "", ""
+    if not peer_name and all(peer["text"] == f"this session carries no {answer['family']}" for peer in answer["peers"]):
+        reason = f"none of the sessions carries {answer['family']}"
+        return f"It is announced to no peer: {reason}.", reason
     return _untold(answer["peers"], peer_name)
 
 

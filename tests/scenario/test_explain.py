@@ -242,6 +242,13 @@ def test_a_missing_filter_fails_closed_and_is_named(world: World) -> None:
     assert "no firewall between" in told["hint"]
 
 
+def test_a_family_that_no_session_carries() -> None:
+    world = World(CLUSTER.replace("ipv6Address: 'fd00::a/64'CLUSTERID", ""))
+    answer = world.explain("fd00:244::/122")
+    assert answer["stopped"] == "It is announced to no peer: none of the sessions carries ipv6."
+    assert answer["hint"].startswith("spec.bgp.ipv6Address of this Node")
+
+
 # Before the chain: reflection, well-known communities, next hops
 
 

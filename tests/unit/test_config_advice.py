@@ -146,6 +146,7 @@ def test_what_is_not_there_and_sessions_have_advice() -> None:
         "(the peer says AS 1, configured is 2))",
         "no session (state Idle: NOTIFICATION received)",
         "ipv6 is not negotiated with this peer",
+        "none of the sessions carries ipv4",
         "held down: its Secret is missing",
         "another program's route has this prefix and metric (its protocol is 3)",
         "the best path is the host's own (kernel route, protocol 80)",

@@ -102,6 +102,14 @@ def _asns(fields: Fields, field: str, limit: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+def _prepended(inner: Fields) -> tuple[int, ...]:
+    found = _asns(inner, "prefix", 10)
+    if 0 in found:
+        # Every peer would take the routes for withdrawn.
+        inner.wrong("prefix", "has AS 0, which must not be in a path (RFC 7607)", values.ASN_FORM)
+    return found
+
+
 def _operations(rule: Fields, action: r.FilterAction | None) -> tuple[r.Operation, ...]:
     if not rule.has("operations"):
         return ()
@@ -121,7 +129,7 @@ def _operation(entry: Fields) -> r.Operation:
         add_community=inner.parsed("value", values.community, values.COMMUNITY_FORM)
         if present[0] == "addCommunity"
         else None,
-        prepend_as_path=_asns(inner, "prefix", 10) if present[0] == "prependASPath" else (),
+        prepend_as_path=_prepended(inner) if present[0] == "prependASPath" else (),
         set_priority=inner.integer("value", *_PRIORITIES) if present[0] == "setPriority" else None,
     )
     if operation == r.Operation() and not entry.sink.refused:

@@ -316,6 +316,10 @@ def test_filter() -> None:
         ),
         ({"action": "Accept", "operations": [{"setPriority": {"value": 0}}]}, "operations[0].setPriority.value"),
         ({"action": "Accept", "operations": [{"addCommunity": {}}]}, "operations[0].addCommunity"),
+        (
+            {"action": "Accept", "operations": [{"prependASPath": {"prefix": [64512, 0]}}]},
+            "operations[0].prependASPath.prefix",
+        ),
         ({"action": "Accept", "operations": [{"setPriority": {"value": 1}}] * 11}, "operations"),
         ({"action": "Accept", "communities": {"values": []}}, "communities.values"),
         ({"action": "Accept", "communities": {"values": ["1:1", "1:2"]}}, "communities.values"),

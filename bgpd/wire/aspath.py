@@ -63,17 +63,17 @@ def encode(path: Segments, width: int = 4) -> bytes:
 
 def malformed(value: bytes, width: int, allow_sets: bool) -> str:
     """Why an AS_PATH calls for treat-as-withdraw; "" if it does not (RFC 7606 §7.2)."""
+    has_set = False
     try:
         for kind, octets in segments(value, width):
             if kind in (AS_CONFED_SEQUENCE, AS_CONFED_SET):
                 return "confederation segment, and we are in none (RFC 5065 §5)"
             if 0 in numbers(octets, width):
                 return "AS 0 (RFC 7607)"
-            if kind == AS_SET and not allow_sets:
-                return HAS_AS_SET
+            has_set = has_set or kind == AS_SET
     except ValueError as error:
         return str(error)
-    return ""
+    return HAS_AS_SET if has_set and not allow_sets else ""
 
 
 def length(value: bytes) -> int:

@@ -236,6 +236,14 @@ class TestFaults:
         # Beside no NLRI it is no reason for the reset of RFC 7606 §5.2.
         assert not parser().parse(body(attributes)).reach
 
+    def test_what_is_malformed_behind_an_as_set_is_malformed(self) -> None:
+        damaged = encode(0x40, 2, encode_as_path(((1, (7, 8)),)) + b"\x00\x01\0\0\0\x07")
+        (finding,) = parser().parse(body(ORIGIN + damaged + HOP, KEY)).findings
+        assert (finding.action, finding.reason) == (Action.WITHDRAW, "segment type 0")
+        with pytest.raises(BGPError) as caught:
+            parser().parse(body(ORIGIN + damaged + HOP))
+        assert (caught.value.code, caught.value.subcode) == (3, 1)
+
     @pytest.mark.parametrize("hop", [bytes(4), b"\x7f\0\0\1", b"\xe0\0\0\1", b"\xff\xff\xff\xff", b"\xf0\0\0\1"])
     def test_next_hops_that_are_none(self, hop: bytes) -> None:
         update = parser().parse(body(BLOCK + encode(0x40, 3, hop), KEY))

@@ -101,14 +101,14 @@ class Peer:
         if fatal:
             self.remember_malformed(update, fatal, now)
         for finding in findings:
-            name = f"{finding.name}: {finding.action}"
+            name = f"{finding.name}: {finding.answer}"
             self.findings[name] = self.findings.get(name, 0) + 1
         if now - self._noted_at < _NOTE_TIME:
             self._unnoted += 1
             return None
         more = f"; {self._unnoted} more such UPDATEs since the last line" if self._unnoted else ""
         self._noted_at, self._unnoted = now, 0
-        return "; ".join(f"{f.name}: {f.action} ({f.reason}; {f.rfc})" for f in findings), more
+        return "; ".join(f"{f.name}: {f.answer} ({f.reason}; {f.rfc})" for f in findings), more
 
     def remember_malformed(self, update: ParsedUpdate, why: str, now: float) -> None:
         """Keep what the UPDATE withdrew, for whoever asks where these prefixes are."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bgpd.api import kernel, render
 from bgpd.api.explain_paths import explain_paths, rejected_paths
-from bgpd.api.explain_peers import BEST_ALONE, explain_peers, silent
+from bgpd.api.explain_peers import BEST_ALONE, MALFORMED, explain_peers, silent
 from bgpd.api.limits import Pace
 from bgpd.api.lookup import find_peer, find_prefix, speaker_of
 from bgpd.api.schema import Explain, ExplainPeer, KernelRoute
@@ -119,6 +119,9 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, st
     """(where it ended, as a sentence; the rule or reason that ended it)."""
     known, programmed = answer["paths"], answer["kernel"]
     if not known:
+        for peer in answer["silent"]:
+            if peer["text"].startswith(MALFORMED):
+                return f"{peer['peer']} {peer['text']}.", "malformed UPDATE"
         nothing = "no route of this host" if programmed is not None else "no route of a peer"
         return _never_came(answer, speaker), "" if answer["local"] else nothing
     accepted = [path for path in known if path["verdict"] == "accepted"]

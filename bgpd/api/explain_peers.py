@@ -16,6 +16,7 @@ from bgpd.rib.update_group import UpdateGroup
 from bgpd.session.fsm import State
 from bgpd.speaker import Speaker
 
+MALFORMED = "announced it in a malformed UPDATE, which withdrew it (RFC 7606)"
 BEST_ALONE = "; without ADD-PATH "
 """What follows a reason to withhold where there are other paths."""
 
@@ -27,7 +28,7 @@ def silent(state: DaemonState, peer: Peer, family: Family, key: bytes) -> Explai
     hint = state.advice(text) if text else ""
     if malformed is not None:
         at, why = malformed
-        what = f"announced it in a malformed UPDATE, which withdrew it (RFC 7606): {why}"
+        what = f"{MALFORMED}: {why}"
         text = f"{what}; {max(state.clock() - at, 0.0):.0f} s ago{f'; {text}' if text else ''}"
         hint = hint or state.advice("malformed UPDATE")
     elif not text:

@@ -41,7 +41,12 @@ class Finding:
     rfc: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.reason}: {_WORDS[self.action]} ({self.rfc})"
+        return f"{self.name}: {self.reason}: {self.answer} ({self.rfc})"
+
+    @property
+    def answer(self) -> str:
+        """What was done, for people and metrics."""
+        return _WORDS[self.action]
 
 
 _WORDS = {

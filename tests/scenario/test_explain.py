@@ -480,6 +480,11 @@ def test_a_malformed_update_is_told_where_its_route_is_missed(world: World) -> N
     (silent,) = [one for one in answer["silent"] if one["peer"] == EXTERNAL]
     assert silent["text"].startswith("announced it in a malformed UPDATE, which withdrew it (RFC 7606): ORIGIN")
     assert "without that error" in silent["hint"]
+    assert answer["stopped"].startswith(f"{EXTERNAL} announced it in a malformed UPDATE")
+    assert answer["hint"] == silent["hint"]
+    # For people, the log and metrics: what was done, in words.
+    assert world.host.speaker.peers[EXTERNAL].findings == {"ORIGIN: treated as withdraw": 1}
+    assert any("ORIGIN: treated as withdraw (value 7; RFC 7606 §7.1)" in line for line in world.host.log)
     world.cluster.local(TOR, "203.0.114.0/24", present=False)
 
 

@@ -7,7 +7,6 @@ UPDATEs and kernel routes.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 from collections import defaultdict
@@ -34,6 +33,7 @@ from bgpd.routes import LocalChange
 from bgpd.session import events as ev
 from bgpd.session.local import LocalState
 from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.timers import Timers
 from bgpd.wire.notification import Notification
 from bgpd.wire.refresh import BEGIN, END, RouteRefresh
 from bgpd.wire.update import Memo, UpdateContext, UpdateParser
@@ -65,7 +65,7 @@ class Speaker:
         self._conns = self.directory.by_conn
         self._memos: defaultdict[tuple[bool, bool], Memo] = defaultdict(Memo)
         """What UPDATEs are read with, by whether the peer is external, and has four-octet AS numbers."""
-        self._timers: list[tuple[float, str]] = []
+        self._timers = Timers()
         self._backlog = Backlog()
         self._effects: list[Effect] = []
         self._untold: list[tuple[Family, dict[Change, list[bytes]], set[bytes]]] = []
@@ -141,12 +141,13 @@ class Speaker:
         self._drain(peer, now)
         return accepted
 
-    def on_data(self, conn: int, data: bytes | bytearray | memoryview, now: float) -> None:
-        """Octets came in."""
+    def on_data(self, conn: int, data: bytes | bytearray | memoryview, now: float) -> bool:
+        """Octets came in. False: they changed nothing but the hold timer, so that nothing is to be flushed or set."""
         peer = self._conns.get(conn)
-        if peer is not None:
-            peer.session.receive(conn, data, now)
-            self._drain(peer, now, sooner=not peer.session.settled)
+        if peer is None:
+            return False
+        peer.session.receive(conn, data, now)
+        return self._drain(peer, now, sooner=not peer.session.settled)
 
     def on_fault(self, conn: int, now: float) -> None:
         """Serving this connection met a defect of ours: its session ends with Cease/8, and is damped as any error."""
@@ -208,31 +209,32 @@ class Speaker:
         if self._backlog:
             return -math.inf
         restart = self.restart.deadline()
-        first = self._timers[0][0] if self._timers else math.inf
+        first = self._timers.first()
         return first if restart is None else min(first, restart)
 
     def on_tick(self, now: float) -> None:
         """Time has passed."""
-        while self._timers and self._timers[0][0] <= now:
-            _, name = heapq.heappop(self._timers)
-            peer = self.peers.get(name)
-            if peer is None:
-                continue
-            peer.scheduled = math.inf
-            peer.session.tick(now)
-            if peer.refreshing:
-                self._check_refreshes(peer, now)
-            self._drain(peer, now)
+        while names := self._timers.take(now):
+            for name in names:
+                if (peer := self.peers.get(name)) is not None:
+                    self._tick(peer, now)
         self._check_restart(now)
 
+    def _tick(self, peer: Peer, now: float) -> None:
+        peer.scheduled = math.inf
+        peer.session.tick(now)
+        if peer.refreshing:
+            self._check_refreshes(peer, now)
+        self._drain(peer, now)
+
     def _schedule(self, peer: Peer) -> None:
-        """Keep an entry in the timer heap that is not later than the peer's next deadline."""
+        """Keep an entry among the timers that is not later than the peer's next deadline."""
         due = peer.session.deadline()
         if peer.refreshing:
             due = min(due, *peer.refreshing.values())
         if due < peer.scheduled:
             peer.scheduled = due
-            heapq.heappush(self._timers, (due, peer.settings.name))
+            self._timers.add(due, peer.settings.name)
 
     # Outputs
 
@@ -291,10 +293,11 @@ class Speaker:
 
     # Sessions
 
-    def _drain(self, peer: Peer, now: float, sooner: bool = True) -> None:
-        """Act on what a session has to say. `sooner`: its next deadline may have come nearer."""
-        session = peer.session
+    def _drain(self, peer: Peer, now: float, sooner: bool = True) -> bool:
+        """Act on what a session has to say. `sooner`: its next deadline may have come nearer. False: neither was so."""
+        session, busy = peer.session, sooner
         while events := session.take():
+            busy = True
             for event in events:
                 if type(event) is bytes:
                     if peer.parser is not None:
@@ -306,6 +309,7 @@ class Speaker:
             self._schedule(peer)
         if self.dynamic.dormant and peer.settings.name in self.dynamic.dormant and session.forgettable(now):
             self._remove_peer(peer, now)
+        return busy
 
     def _on_event(self, peer: Peer, event: ev.SessionEvent, now: float) -> None:
         match event:

@@ -449,7 +449,11 @@ class Session(Actions):
             else:
                 self._dump(other, "the peer did not go on with this one", now)
         elif machine.keepalive_at <= now:
-            self._fire(machine, Event.KEEPALIVE_TIMER_EXPIRES, QUIET, now)
+            if machine.state is State.ESTABLISHED:
+                # As TABLE says; hundreds of sessions do this every few seconds.
+                self._send_keepalive(machine, machine.state, QUIET, now)
+            else:
+                self._fire(machine, Event.KEEPALIVE_TIMER_EXPIRES, QUIET, now)
 
     def deadline(self) -> float:
         """When `tick` has something to do next; infinite for never. While messages arrive it only moves later."""

@@ -83,7 +83,7 @@ class Core(Protocol):
     def on_connected(self, peer_name: str, conn: int, local_address: str, now: float) -> None: ...
     def on_connect_failed(self, peer_name: str, reason: str, now: float) -> None: ...
     def on_accepted(self, conn: int, remote_address: str, local_address: str, now: float) -> bool: ...
-    def on_data(self, conn: int, data: memoryview, now: float) -> None: ...
+    def on_data(self, conn: int, data: memoryview, now: float) -> bool: ...
     def on_lost(self, conn: int, reason: str, now: float) -> None: ...
     def on_fault(self, conn: int, now: float) -> None: ...
     def on_blocked(self, conn: int, now: float) -> None: ...
@@ -257,8 +257,10 @@ class Runner:
             self._late.append((connection, bytes(self.buffer[:count])))
             connection.transport.pause_reading()
             return
+        changed = self._serve(connection, self.buffer[:count], now)
+        if not (changed or self._due or count > FEW_OCTETS):
+            return  # a KEEPALIVE, as a rule: nothing is to be told
         self._fresh = True
-        self._serve(connection, self.buffer[:count], now)
         taken = self._taken[connection] = self._taken.get(connection, 0) + count
         if taken >= READ_LIMIT and not connection.transport.is_closing():
             connection.transport.pause_reading()
@@ -270,11 +272,13 @@ class Runner:
         else:
             self._schedule()
 
-    def _serve(self, connection: Connection, data: memoryview, now: float) -> None:
+    def _serve(self, connection: Connection, data: memoryview, now: float) -> bool:
+        """Whether there is anything to do at the end of the turn."""
         try:
-            self._speaker.on_data(connection.id, data, now)
+            return self._speaker.on_data(connection.id, data, now)
         except Exception:
             self._fault(connection, "received data")
+            return True
 
     def _serve_late(self) -> None:
         """What came too late for the last turn, in order and with the same bound; then its connection is read again."""

@@ -128,8 +128,12 @@ class Cluster:
             address, conn, data = self._queue.popleft()
             host = self.hosts[address]
             if host.alive and (address, conn) in self.pipes:
-                host.speaker.on_data(conn, data, self.now)
-                self._settle(host)
+                due = host.speaker.deadline()
+                if host.speaker.on_data(conn, data, self.now):
+                    self._settle(host)
+                else:
+                    # As the shell does: no flush, and no look at the deadline.
+                    assert host.speaker.deadline() >= due and not host.speaker.take_effects()
 
     def _settle(self, host: Host) -> None:
         """Carry out what a speaker wants, until it wants nothing more."""

@@ -15,6 +15,7 @@ from bgpd.session.fsm import State
 from bgpd.session.session import DIAL_WAIT
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
 from bgpd.speaker import Speaker
+from bgpd.wire.build import build_end_of_rib
 from bgpd.wire.capabilities import FourOctetAs, GracefulRestartCapability, MultiProtocol
 from bgpd.wire.framing import KEEPALIVE, MessageType
 from bgpd.wire.open import Open, build_open
@@ -335,6 +336,22 @@ def test_a_session_that_comes_up_and_ends_in_one_read() -> None:
     cluster._settle(host)
     assert up(host) == 0
     assert any("1/1" in line for line in host.log), host.log
+
+
+def test_a_keepalive_asks_for_nothing() -> None:
+    """With hundreds of idle sessions its cost is all there is."""
+    cluster = mesh([A, B])
+    cluster.run(3)
+    speaker = cluster.hosts[A].speaker
+    conn = speaker.peers["p2"].session.conn
+    assert conn is not None
+    due = speaker.deadline()
+    assert not speaker.on_data(conn, KEEPALIVE, cluster.now)
+    assert not speaker.on_data(conn, KEEPALIVE[:7], cluster.now)
+    assert not speaker.on_data(conn, KEEPALIVE[7:], cluster.now)
+    assert speaker.deadline() == due and not speaker.take_effects()
+    assert speaker.on_data(conn, build_end_of_rib(IPV4_UNICAST), cluster.now)
+    assert not speaker.on_data(999, KEEPALIVE, cluster.now), "a connection that is nobody's"
 
 
 def test_updates_sent_are_counted_over_all_sessions() -> None:

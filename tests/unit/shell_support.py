@@ -16,6 +16,7 @@ from bgpd.effects import Effect, Send
 from bgpd.routes import LocalChange
 from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.shell.runner import Runner
+from bgpd.wire.framing import KEEPALIVE
 
 LOOPS = ("asyncio", "uvloop")
 
@@ -92,10 +93,11 @@ class FakeSpeaker:
         self.calls.append(("accepted", conn, remote_address, local_address))
         return self.accept
 
-    def on_data(self, conn: int, data: memoryview, now: float) -> None:
+    def on_data(self, conn: int, data: memoryview, now: float) -> bool:
         octets = bytes(data)
         self.received.setdefault(conn, bytearray()).extend(octets)
         self.on_data_hook(conn, octets)
+        return octets != KEEPALIVE
 
     def on_lost(self, conn: int, reason: str, now: float) -> None:
         self.calls.append(("lost", conn, reason))

@@ -11,9 +11,23 @@ from bgpd.session import texts
 from bgpd.session.collision import local_wins
 from bgpd.session.restart import STALE_TIME, Helper
 from bgpd.session.retry import Damping, Retry
+from bgpd.timers import Timers
 
 V4, V6 = IPV4_UNICAST, IPV6_UNICAST
 BOTH = frozenset((V4, V6))
+
+
+def test_timers_give_the_names_of_one_moment_after_the_other() -> None:
+    timers = Timers()
+    assert timers.first() == math.inf and timers.take(1e9) == []
+    for due, name in ((3.0, "c"), (1.0, "a"), (3.0, "d"), (2.0, "b")):
+        timers.add(due, name)
+    assert timers.first() == 1.0 and timers.take(0.5) == []
+    assert timers.take(2.5) == ["a"] and timers.take(2.5) == ["b"] and timers.take(2.5) == []
+    timers.add(3.0, "a")
+    assert timers.take(3.0) == ["c", "d", "a"]
+    timers.add(3.0, "c")
+    assert timers.first() == 3.0 and timers.take(3.0) == ["c"] and timers.first() == math.inf
 
 
 class TestCollisionRule:

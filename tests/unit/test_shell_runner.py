@@ -18,6 +18,7 @@ from bgpd.family import IPV4_UNICAST, Family
 from bgpd.routes import FibRoute, RouteKind
 from bgpd.settings import PeerSettings
 from bgpd.shell.runner import Runner
+from bgpd.wire.framing import KEEPALIVE
 from tests.unit.shell_support import LOOPS, FakeSpeaker, client, echo, port_of, read_exactly, run_on, settings, until
 
 PEER = PeerSettings("peer", "127.0.0.1", 64513)
@@ -179,6 +180,11 @@ def test_one_flush_for_the_inputs_of_a_turn(kind: str) -> None:
             await until(lambda: len(speaker.received) == 10)
             await asyncio.sleep(0.01)
             assert speaker.flushes == before + 1
+            sock, conn = clients[0]
+            sock.send(KEEPALIVE)
+            await until(lambda: speaker.received[conn].endswith(KEEPALIVE))
+            await asyncio.sleep(0.01)
+            assert speaker.flushes == before + 1, "nothing to flush"
             for sock, _ in clients:
                 sock.close()
             await until(lambda: len(speaker.named("lost")) == 10)

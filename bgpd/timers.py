@@ -1,0 +1,37 @@
+"""When which peer's session is to be looked at next."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+
+class Timers:
+    """Names by due time, earliest first.
+
+    Sessions send their KEEPALIVEs at moments that they share, so there are far fewer moments than peers: the heap holds
+    moments.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[float] = []
+        self._names: dict[float, list[str]] = {}
+
+    def add(self, due: float, name: str) -> None:
+        """`name` is due at that time (seconds of the caller's clock), beside whatever it is due at already."""
+        names = self._names.get(due)
+        if names is None:
+            self._names[due] = [name]
+            heapq.heappush(self._heap, due)
+        else:
+            names.append(name)
+
+    def first(self) -> float:
+        """The earliest due time; math.inf if there is none."""
+        return self._heap[0] if self._heap else math.inf
+
+    def take(self, now: float) -> list[str]:
+        """The names of the earliest moment, if it has come; they are forgotten here. Empty: none is due."""
+        if not self._heap or self._heap[0] > now:
+            return []
+        return self._names.pop(heapq.heappop(self._heap))

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from bgpd.policy.chain import Chain, Leaf
+from bgpd.policy.shared import SharedTrees
 from config import resources as r
 from tests.unit.config_support import snapshot
 from tests.vectors.calico import run_case
@@ -66,6 +68,17 @@ def test_a_wrong_expectation_is_seen(name: str, tmp_path: Path) -> None:
     broken = tmp_path / path.name
     broken.write_text(json.dumps(case))
     assert run_case(broken).wrong
+
+
+def test_verdicts_are_those_of_the_daemons_own_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = CASES / "mesh__ipip-always.json"
+    if not path.exists():
+        pytest.skip("../shared/vectors/calico/cases is not there: the comparison itself was not tried")
+    monkeypatch.setattr(Chain, "decide", lambda chain, subject, key: Leaf(False, "nothing passes", subject))
+    with pytest.raises(ValueError, match="the chain ends in nothing passes, the tree in"):
+        run_case(path)
+    monkeypatch.setattr(SharedTrees, "tree", lambda *_: None)
+    assert run_case(path).wrong
 
 
 FILTER = "kind: BGPFilter\nmetadata: {name: f}\nspec: {exportV4: [%s]}\n---\n"

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from tests.interop.speakers import as_path, attribute, key, update
+from tests.vectors.disputed_page import read_page
 
 OUR_AS, EXTERNAL_AS = 65000, 65001
 PREFIX4, PREFIX6 = "203.0.113.0/24", "2001:db8:113::/48"
@@ -114,24 +115,10 @@ def split(field: bytes, bits: int, add_path: bool) -> list[bytes]:
 def given(folder: Path) -> Iterator[LiveCase]:
     """The message vectors of a folder (or one .jsonl file), with what disputed.md beside them allows."""
     files = [folder] if folder.is_file() else sorted(folder.glob("*.jsonl"))
-    disputed: dict[str, frozenset[str]] = {}
-    for page in {file.with_name("disputed.md") for file in files}:
-        if page.exists():
-            disputed |= read_disputed(page.read_text())
     for file in files:
+        disputed = read_page(file)
         for line in file.read_text().splitlines():
             yield from_json(json.loads(line), disputed)
-
-
-def read_disputed(text: str) -> dict[str, frozenset[str]]:
-    """Case id -> outcomes that are right as well, from the table's rows."""
-    found: dict[str, frozenset[str]] = {}
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) >= 4 and (ids := re.findall(r"\b[0-9a-f]{12}\b", cells[0])):
-            outcomes = frozenset(re.findall(r"`([^`]+)`", line)) or frozenset({"accept"})
-            found |= dict.fromkeys(ids, outcomes)
-    return found
 
 
 def from_json(data: dict[str, Any], disputed: dict[str, frozenset[str]]) -> LiveCase:

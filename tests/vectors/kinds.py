@@ -7,9 +7,11 @@ from pathlib import Path
 
 from attrs import Factory, define, frozen
 
+from tests.vectors import disputed_page
 from tests.vectors.calico import run_case
 from tests.vectors.case import read_case, read_lines
 from tests.vectors.codec import observe
+from tests.vectors.disputed_page import allows, read_page
 from tests.vectors.judge import judge, left_out
 
 _SHOWN = 20
@@ -45,13 +47,17 @@ def _run_messages(path: Path) -> Result:
     """Every case at the codec, in one process."""
     result = Result()
     excused: dict[str, list[str]] = {}
+    disputed = read_page(path)
     for number, line in enumerate(read_lines(path), 1):
         try:
             case = read_case(line)
         except ValueError as error:
             result.failures.append(f"FAILED {path.name}, case {number}: {error}")
             continue
-        wrong, clause = judge(case, observe(case))
+        outcome = observe(case)
+        wrong, clause = judge(case, outcome)
+        if wrong and allows(disputed.get(case.id, frozenset()), outcome):
+            wrong, clause = "", disputed_page.NAME
         if wrong:
             result.failures.append(f"FAILED {case}: {case.action} wanted: {wrong}")
             continue

@@ -15,6 +15,7 @@ from bgpd.wire.open import Open, build_open
 from tests.vectors import __main__ as runner
 from tests.vectors.case import Case
 from tests.vectors.codec import observe
+from tests.vectors.disputed_page import allows, read_disputed
 from tests.vectors.judge import judge
 from tests.vectors.outcome import ACCEPT, IGNORE, RESET, WITHDRAW, Outcome
 
@@ -149,3 +150,35 @@ def test_what_cannot_be_judged_fails_alone(tmp_path: Path, capsys: pytest.Captur
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "2 passed, 6 failed"
     assert [line for line in printed if "told" in line and "in gold letters" in line]
+
+
+PAGE = r"""| cases | wanted there | also right | why | clause |
+|---|---|---|---|---|
+| 00000000000a x, 00000000000b y | accept | `withdraw`, `reset 3/(1\|5)` | `accept` is not it | RFC 4271 6.3 |
+| 00000000000c z | attribute-discard | (passing it on) | why | RFC 4271 5 |
+"""
+
+
+def test_the_page_of_disputed_cases() -> None:
+    found = read_disputed(PAGE)
+    assert found == dict.fromkeys(("00000000000a", "00000000000b"), frozenset({"withdraw", "reset 3/(1|5)"})) | {
+        "00000000000c": frozenset({"accept"})
+    }
+    outcomes = found["00000000000a"]
+    assert allows(outcomes, Outcome(WITHDRAW)) and allows(outcomes, Outcome(RESET, 3, 5))
+    assert not allows(outcomes, Outcome(ACCEPT)) and not allows(outcomes, Outcome(RESET, 3, 15))
+    assert not allows(outcomes, Outcome(WITHDRAW, fault="an exception"))
+    assert not allows(frozenset(), Outcome(ACCEPT))
+
+
+def test_the_page_beside_the_cases_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "id": "00000000000a", "name": "x", "origin": OWN, "hex": update(ORIGIN, HOP).hex(), "type": "UPDATE",
+        "expect": {"action": "accept"}, "context": {"peer": "ebgp"},
+    }  # fmt: skip
+    (tmp_path / "messages.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    assert runner.main([str(tmp_path)]) == 1
+    (tmp_path / "disputed.md").write_text(PAGE, encoding="utf-8")
+    assert runner.main([str(tmp_path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "other outcome, as right by disputed.md: 00000000000a x" in printed and printed[-1] == "1 passed, 0 failed"

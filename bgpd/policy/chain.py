@@ -453,7 +453,8 @@ _TESTS: dict[type, Callable[..., Test]] = {
     t.MatchAsPathPrefix: _as_path_prefix,
     t.MatchLocalPref: _local_pref,
     t.MatchMetric: lambda c: lambda s: c.minimum <= s.metric <= c.maximum,
-    t.MatchNextHop: lambda c: lambda s: s.next_hop in c.addresses,
+    # An IPv6 next hop may have a link-local address behind it (RFC 2545 §3).
+    t.MatchNextHop: lambda c: lambda s: s.next_hop[:16] in c.addresses,
     t.MatchNextHopInside: _next_hop_inside,
 }
 

@@ -110,7 +110,7 @@ class MatchMetric:
 
 @frozen
 class MatchNextHop:
-    """The route's BGP next hop is one of these packed addresses."""
+    """The route's BGP next hop is one of these packed addresses; of an IPv6 pair the global one counts."""
 
     addresses: frozenset[bytes]
 

@@ -127,7 +127,7 @@ def _holds(condition: t.Condition, route: Route) -> bool:
         case t.MatchMetric(low, high):
             return low <= route.metric <= high
         case t.MatchNextHop(addresses):
-            return route.next_hop in addresses
+            return route.next_hop[:16] in addresses
         case t.MatchNextHopInside(family, key):
             outer = ip_network((key[1:].ljust(family.octets, b"\0"), key[0]))
             return bool(route.next_hop) and ip_address(route.next_hop[:16]) in outer

@@ -78,6 +78,14 @@ def test_conditions() -> None:
     assert holds(t.MatchLocalPref(100, 100), subject())
 
 
+def test_an_ipv6_next_hop_is_known_by_its_global_address() -> None:
+    own, link_local = bytes.fromhex("fd00" + "00" * 13 + "09"), bytes.fromhex("fe80" + "00" * 13 + "09")
+    chain = Chain((Term("it", Verdict.ACCEPT, (t.MatchNextHop(frozenset((own,))),)),))
+    for hop, there in ((own, True), (own + link_local, True), (link_local, False)):
+        attrs = TABLE.intern(IPV6_UNICAST, local_block(), hop)
+        assert chain.decide(Subject(attrs, SourceKind.IBGP), parse_prefix("fd00:10::/64")[1]).accepted is there
+
+
 def test_actions_apply_in_order_and_later_terms_see_them() -> None:
     chain = Chain(
         (

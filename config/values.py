@@ -131,13 +131,15 @@ def prefix(text: str, *, strict: bool = False) -> Prefix:
 
 
 def host_address(text: str) -> IPv4Address | IPv6Address:
-    """An address without a zone."""
+    """An address without a zone; an IPv4 address in IPv6 form is the IPv4 address, as to Calico's own reader."""
     if "%" in text:
         raise ValueError("addresses with a zone are not supported")
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         raise ValueError("no address") from None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 @frozen

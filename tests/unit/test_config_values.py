@@ -62,6 +62,7 @@ def test_rounding_to_the_nearest_second(text: str, whole: int) -> None:
         ("FD00:0::1", "fd00::1", None),
         ("[fd00::1]", "fd00::1", None),
         ("[fd00::1]:50", "fd00::1", 50),
+        ("[::ffff:10.0.0.2]:50", "10.0.0.2", 50),
     ],
 )
 def test_peer_address(text: str, address: str, port: int | None) -> None:

@@ -98,7 +98,11 @@ def _field(
     scope: str, name: str, before: object, after: object, price: Cost = Cost.NOTHING, family: str = ""
 ) -> Iterator[Change]:
     if before != after:
-        shown = (HIDDEN, HIDDEN) if name == "password" else _shown(before, after)
+        if name == "password":
+            # Coming and going are told, which end the session; another key does not.
+            shown = str(before and HIDDEN), str(after and HIDDEN)
+        else:
+            shown = _shown(before, after)
         yield Change(ChangeKind.CHANGED, scope, name, family, *shown, price, before, after)
 
 

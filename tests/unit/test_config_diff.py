@@ -82,8 +82,9 @@ def test_password_is_hidden() -> None:
 
 def test_password_or_none_is_a_reset() -> None:
     without = TEXT.replace(", password: {secretKeyRef: {name: s, key: k}}", "")
-    for found in (changes(TEXT, without), changes(without, TEXT)):
+    for found, old, new in ((changes(TEXT, without), "(hidden)", "None"), (changes(without, TEXT), "None", "(hidden)")):
         assert [(change.field, change.cost) for change in found] == [("password", Cost.RESET)]
+        assert (found[0].old, found[0].new) == (old, new)
 
 
 def test_session_that_is_held_down_and_released() -> None:

@@ -138,6 +138,9 @@ def open_editor(url: str, *, env: Mapping[str, str]) -> Editor:
 @contextlib.contextmanager
 def _extra(name: str) -> Iterator[None]:
     """Around the import of a datastore that needs packages of its own."""
+    # The C core of grpc writes to standard error by itself, past the log and its format, with each attempt that fails.
+    # What it has to say is in the errors that it raises. It looks at this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         yield
     except ImportError as error:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
@@ -618,6 +619,18 @@ async def test_tls_that_fails_is_told(case: str, secure: tuple[EtcdServer, Path]
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_nothing_but_our_own_sentence_is_written(secure: tuple[EtcdServer, Path]) -> None:
+    etcd, folder = secure
+    for env in (tls(folder, "other"), {"ETCD_CA_CERT_FILE": f"{folder}/ca.pem"}):
+        command = (sys.executable, "-m", "config.bgpctl", "get", "nodes", "--datastore", etcd.url)
+        process = await asyncio.create_subprocess_exec(
+            *command, stderr=asyncio.subprocess.PIPE, env={**os.environ, **env}
+        )
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 1
+        assert re.fullmatch(r"Error: etcd at .*no TLS connection .*\n", said.decode()), said.decode()
 
 
 # --- several members' addresses

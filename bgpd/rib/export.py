@@ -21,6 +21,7 @@ from bgpd.wire.rules import Code
 
 _CACHE_LIMIT = 2048
 _TOLD_LIMIT = 8192
+_EXTENDED_COMMUNITIES = ((Code.EXTENDED_COMMUNITIES, 8), (Code.IPV6_EXTENDED_COMMUNITIES, 20))
 _TOLD_KEYS = 16
 """Messages of so many paths with so few prefixes are kept for the next joiner: some 5 MB a group at most."""
 
@@ -268,6 +269,10 @@ class Exporter:
         if path.source.is_bgp and attrs.med is not None:
             # Not passed on to another AS (RFC 4271 §5.1.4); 0 as BIRD writes it (Calico reference §7.7).
             changes[Code.MULTI_EXIT_DISC] = b"\0\0\0\0"
+        for code, size in _EXTENDED_COMMUNITIES:
+            value = attrs.get(code)
+            if value is not None and (transitive := wire.transitive_communities(value, size)) != value:
+                changes[code] = transitive or None
 
     def _to_internal(self, subject: Subject, changes: dict[int, bytes | None]) -> None:
         attrs = subject.attrs

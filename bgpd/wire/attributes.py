@@ -434,6 +434,11 @@ def encode_large_communities(values: Iterable[tuple[int, int, int]]) -> bytes:
     return b"".join(part.to_bytes(4, "big") for value in values for part in value)
 
 
+def transitive_communities(value: bytes, size: int) -> bytes:
+    """Extended communities of `size` octets that may leave the AS: bit T is 0 (RFC 4360 §2, RFC 5701 §2)."""
+    return b"".join(value[i : i + size] for i in range(0, len(value), size) if not value[i] & 0x40)
+
+
 def to_two_octet(block: bytes) -> bytes:
     """A block for an old speaker: AS_TRANS, with AS4_PATH and AS4_AGGREGATOR where they say more (RFC 6793 §4.2.2)."""
     changes: dict[int, bytes | None] = {}

@@ -172,6 +172,25 @@ def test_a_missing_local_pref_is_written_and_no_advertise_stays_here() -> None:
     assert told(ACCEPT_ALL, hidden, SourceKind.IBGP_CLIENT, SourceKind.IBGP) == "community NO_ADVERTISE"
 
 
+def test_non_transitive_extended_communities_stay_in_the_as() -> None:
+    """RFC 4360 §6, RFC 5701 §2."""
+    here, beyond = b"\x40\x04\xfd\xe9" + bytes(4), b"\0\x02\xfd\xe9" + bytes(4)
+    here6, beyond6 = b"\x40\x0b" + bytes(18), b"\0\x0b" + bytes(18)
+    both = HEAD + PATH + attribute(16, here + beyond + here) + attribute(25, here6 + beyond6)
+    alone = HEAD + PATH + attribute(16, here) + attribute(25, here6)
+
+    def sent(block: bytes, target: SourceKind) -> dict[int, bytes]:
+        outgoing = {told(chain, block, SourceKind.EBGP, target) for chain in (ACCEPT_ALL, LONG_WAY)}
+        ((octets, _),) = (one for one in outgoing if not isinstance(one, str))
+        return {code: value for _, code, value in wire.walk(octets)}
+
+    abroad = sent(both, SourceKind.EBGP)
+    assert (abroad[16], abroad[25]) == (beyond, beyond6)
+    assert not sent(alone, SourceKind.EBGP).keys() & {16, 25}
+    at_home = sent(both, SourceKind.IBGP)
+    assert (at_home[16], at_home[25]) == (here + beyond + here, here6 + beyond6)
+
+
 def test_what_was_told_before_is_told_again_only_while_it_is_true() -> None:
     path, made = path_of(HEAD + PATH + PREF, SourceKind.IBGP_CLIENT), exporter(ACCEPT_ALL)
     keys = [b"\x20\x0a\0\0" + bytes((number,)) for number in range(4)]

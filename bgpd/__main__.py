@@ -413,7 +413,8 @@ class Daemon:
         """Without --cease-on-exit TCP ends without a NOTIFICATION and kernel routes stay: a restart loses no packet."""
         assert self._runner is not None
         notify("STOPPING=1")
-        how = "peers are told" if self._options.cease_on_exit else "peers and kernel keep the routes for a restart"
+        keepers = "peers keep" if self._options.no_kernel else "peers and kernel keep"
+        how = "peers are told" if self._options.cease_on_exit else f"{keepers} the routes for a restart"
         _log.info("stopping: %s", how)
         await self._runner.stop(self._options.cease_on_exit)
 

@@ -36,7 +36,7 @@ def compile_reflector(
     compiled = compile(_with_node(snapshot, options, memory), options.node, env, memory)
     settings = compiled.settings
     if settings is None:
-        return compiled
+        return _with_flags_that_would_do(compiled, snapshot, options)
     if options.asn and options.asn != settings.asn:
         text = f"--asn is {options.asn}, but by the resources Node/{options.node} has {settings.asn}"
         raise IdentityError(f"{text}; leave the flag out, or make them equal")
@@ -45,6 +45,23 @@ def compile_reflector(
     extra = memory.shared("twins", extra)
     settings = evolve(settings, peers=(*settings.peers, *extra))
     return evolve(compiled, settings=limited(without_kernel(settings), options, memory))
+
+
+def _with_flags_that_would_do(compiled: Compiled, snapshot: Snapshot, options: argparse.Namespace) -> Compiled:
+    """A pod has no Node resource, and needs none: the problem names the flags that stand for it, too."""
+    if options.node in snapshot.of(r.Node):
+        return compiled
+    missing = [
+        flag for flag, given in (("--cluster-id", options.cluster_id), ("--address", options.address)) if not given
+    ]
+    if not missing:
+        return compiled
+    way = f"or, for a reflector without one, {' and '.join(missing)} on its command line"
+    problems = tuple(
+        evolve(problem, allowed=f"{problem.allowed}; {way}") if problem.object == f"Node/{options.node}" else problem
+        for problem in compiled.problems
+    )
+    return evolve(compiled, problems=problems)
 
 
 def _with_node(snapshot: Snapshot, options: argparse.Namespace, memory: Memory) -> Snapshot:

@@ -63,6 +63,21 @@ def test_without_node_resource_and_flags_it_waits() -> None:
     assert compile_reflector(snapshot(), options, {}).settings is None
 
 
+@pytest.mark.parametrize(
+    ("flags", "missing"),
+    [
+        ((), "--cluster-id and --address"),
+        (("--address", RR), "--cluster-id"),
+        (("--cluster-id", "1.1.1.1"), "--address"),
+    ],
+)
+def test_what_it_waits_for_may_be_a_flag(flags: tuple[str, ...], missing: str) -> None:
+    options = parse_arguments(["--datastore", "file:/x", "--node", "rr1", *flags], "x")
+    (problem,) = compile_reflector(snapshot(), options, {}).problems
+    assert problem.object == "Node/rr1"
+    assert problem.allowed.endswith(f"; or, for a reflector without one, {missing} on its command line")
+
+
 def test_a_node_resource_says_everything_and_the_other_reflectors_cluster_decides() -> None:
     own = r.Node("rr1", labels={"rr": "yes"}, ipv4_address=RR, cluster_id="1.1.1.1")
     twin = r.Node("rr2", labels={"rr": "yes"}, ipv4_address="10.9.0.2", cluster_id="1.1.1.1")

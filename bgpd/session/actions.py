@@ -36,6 +36,9 @@ from bgpd.wire.open import build_open
 SEND_HOLD_TIME = 480.0
 """RFC 9687: eight minutes, or twice the hold time if that is more."""
 
+SHORTEST_KEEPALIVE_TIME = 1.0
+"""RFC 4271 §4.4: KEEPALIVEs are at least a second apart, whatever the jitter."""
+
 FSM_SUBCODES = {State.OPEN_SENT: 1, State.OPEN_CONFIRM: 2, State.ESTABLISHED: 3}  # RFC 6608
 
 _SAID = 16
@@ -370,4 +373,4 @@ def _together(now: float, time: float, jitter: float) -> float:
     step = time / 16
     moments = -(-(now + time * (0.6 + 0.4 * jitter)) // step)
     due = moments * step
-    return due if due <= now + time else due - step
+    return max(due if due <= now + time else due - step, now + SHORTEST_KEEPALIVE_TIME)

@@ -334,6 +334,22 @@ def test_keepalives_of_many_sessions_share_their_moments(jitter: float, began: f
         last = due
 
 
+@pytest.mark.parametrize("jitter", [0.75, 1.0])
+@pytest.mark.parametrize("began", [0.0, 0.7, 123456.789])
+def test_keepalives_are_a_second_apart(jitter: float, began: float) -> None:
+    """RFC 4271 §4.4: never more often, and the shortest hold time asks for just that."""
+    script = Script(peer_settings("tor", 65001, hold_time=3), jitter=lambda: jitter)
+    script.pass_time(began)
+    conn = script.establish()
+    last = script.now
+    for _ in range(5):
+        due = script.session.deadline()
+        assert due - last == pytest.approx(1.0)
+        script.pass_time(due - script.now)
+        script.say(conn, KEEPALIVE)
+        last = due
+
+
 def test_hold_time_zero_means_no_timers() -> None:
     script = Script(peer_settings("tor", 65001, hold_time=0))
     script.establish()

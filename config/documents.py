@@ -1,8 +1,9 @@
 """YAML and JSON text to plain values: dict, list, str, int, bool, None.
 
-PyYAML reads YAML 1.1, in which the community 5663:12 is a base-60 integer, `yes` is true, 1.10 is 1.1 and 2026-01-01
-is a date. Here a plain scalar is null, true or false, a decimal, 0x or 0o integer, or text; nothing else. Fractions
-stay text, since the only dotted numbers in these resources are AS numbers ("1.10" is not "1.1").
+PyYAML reads YAML 1.1, in which the community 5663:12 is a base-60 integer, 1.10 is 1.1 and 2026-01-01 is a date. Here a
+plain scalar is null, true or false, a decimal, 0x or 0o integer, or text; nothing else. Fractions stay text, since the
+only dotted numbers in these resources are AS numbers ("1.10" is not "1.1"). `yes` and `on` are true, as they are for
+calicoctl and kubectl: the label `route-reflector: yes` is the text "true" in every datastore that they wrote it to.
 
 The reader walks libyaml's events with a stack of its own instead of subclassing a loader: depth is bounded, so that
 hostile nesting cannot exhaust the interpreter's stack; a mapping with the same key twice is an error; no tag can make
@@ -38,6 +39,8 @@ _WORDS: dict[str, bool | None] = {
     "false": False,
     "False": False,
     "FALSE": False,
+    **dict.fromkeys(("yes", "Yes", "YES", "on", "On", "ON"), True),
+    **dict.fromkeys(("no", "No", "NO", "off", "Off", "OFF"), False),
 }
 _TAG = "tag:yaml.org,2002:"
 _SEPARATOR = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)

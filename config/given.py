@@ -98,7 +98,25 @@ def _objects(path: str, text: str, problems: list[Problem]) -> Iterator[Object]:
         change = thing.outcome.change
         problems += change.notices if isinstance(change, Put) else change.problems
         assert isinstance(thing.value, dict)
-        yield Object(thing.value, thing.outcome, path, thing)
+        yield Object(_texts(thing.value), thing.outcome, path, thing)
+
+
+def _texts(value: dict[str, Any]) -> dict[str, Any]:
+    """The object with labels and annotations that are text, as calicoctl writes them: `yes` is "true" and 3 is "3".
+
+    Whoever else reads the datastore, Felix among them, takes nothing but text there.
+    """
+    metadata = dict(value.get("metadata") or {})
+    for name in ("labels", "annotations"):
+        if isinstance(mapping := metadata.get(name), dict):
+            metadata[name] = {key: _text(item) for key, item in mapping.items()}
+    return {**value, "metadata": metadata}
+
+
+def _text(item: Any) -> Any:
+    if isinstance(item, bool):
+        return str(item).lower()
+    return str(item) if isinstance(item, int) else item
 
 
 def _is_json(path: str, text: str) -> bool:

@@ -87,6 +87,15 @@ def test_yaml_and_json_of_one_and_of_several(folder: Path) -> None:
     assert again.exit_code == 0 and again.stdout == "Successfully applied 2 'Node' resource(s)\n"
 
 
+def test_labels_are_written_as_text(folder: Path) -> None:
+    """calicoctl reads `yes` as true and writes "true", for labels hold nothing but text."""
+    labels = "{reflector: yes, rack: 7, on: 'off'}"
+    node = f"kind: Node\napiVersion: projectcalico.org/v3\nmetadata: {{name: c, labels: {labels}}}\n"
+    assert bgpctl(folder, "apply", "-f", "-", stdin=node).exit_code == 0
+    found = json.loads(bgpctl(folder, "get", "node", "c", "-o", "json").stdout)
+    assert found["metadata"]["labels"] == {"reflector": "true", "rack": "7", "on": "off"}
+
+
 def test_what_is_not_there_is_told(folder: Path) -> None:
     found = bgpctl(folder, "get", "node", "a", "nobody")
     assert found.exit_code == 1 and "resource does not exist: Node(nobody)" in found.stderr and "a" in found.stdout

@@ -11,8 +11,11 @@ from config.documents import DocumentError, load_json, load_yaml, locate, parse_
     ("text", "value"),
     [
         ("5663:12", "5663:12"),
-        ("yes", "yes"),
-        ("off", "off"),
+        ("yes", True),
+        ("off", False),
+        ("'yes'", "yes"),
+        ("yes, no", "yes, no"),
+        ("y", "y"),
         ("2026-01-01", "2026-01-01"),
         ("1.10", "1.10"),
         ("1e3", "1e3"),

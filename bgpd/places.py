@@ -77,7 +77,9 @@ class Places:
             return
         group, member = peer.members[family]
         negotiated = peer.session.negotiated
-        enhanced = negotiated is not None and negotiated.enhanced_refresh
+        # RFC 7313 §4: a peer that waits for our End-of-RIB gets no BoRR before it.
+        early = negotiated is not None and negotiated.graceful is not None and member.eor
+        enhanced = negotiated is not None and negotiated.enhanced_refresh and not early
         begin = build_refresh(RouteRefresh(family, BEGIN)) if enhanced else b""
         end = build_refresh(RouteRefresh(family, END)) if enhanced else b""
         group.refresh(member, begin, end)

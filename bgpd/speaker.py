@@ -420,8 +420,11 @@ class Speaker:
             self._fail(peer, error, now)
 
     def _on_refresh(self, peer: Peer, refresh: RouteRefresh, now: float) -> None:
-        family = refresh.family
-        if refresh.subtype == BEGIN:
+        family, agreed = refresh.family, peer.session.negotiated
+        if refresh.subtype == BEGIN and agreed is not None and agreed.graceful and family not in peer.end_of_rib:
+            # RFC 7313 §4: what came before it would be stale, and End-of-RIB would delete it.
+            self._log(logging.WARNING, peer, f"BoRR for {family} before its End-of-RIB: ignored")
+        elif refresh.subtype == BEGIN:
             peer.importer.begin_epoch(family)
             peer.refreshing[family] = now + _REFRESH_TIME
             self._schedule(peer)

@@ -150,13 +150,16 @@ class Views:
 
 
 def last_error(peer: SpeakerPeer) -> str | None:
-    """Why the last connection ended, or that none comes about."""
+    """Why the last connection ended, and what has kept the next one from coming; or that none comes about."""
     if peer.settings.disabled:
         return f"held down: {peer.settings.disabled}"
     counters = peer.session.statistics
-    if counters.last_error or peer.session.state is State.ESTABLISHED or not counters.connect_failures:
+    number, (kind, reason) = counters.connect_failures, counters.trouble
+    up = peer.session.state is State.ESTABLISHED
+    if counters.last_error and not up and kind == "Socket" and reason and reason not in counters.last_error:
+        return f"{counters.last_error}; now: {reason}"
+    if counters.last_error or up or not number:
         return counters.last_error or None
-    number, (_, reason) = counters.connect_failures, counters.trouble
     return f"cannot connect: {f'{reason}, ' if reason else ''}{number} attempt{'' if number == 1 else 's'}"
 
 

@@ -253,7 +253,7 @@ class Actions:
         elif had_connection:
             self._retry.failures += 1
             self._notice(cause.level, f"connection in {before} ended: {cause.text}")
-        self._remember(cause, now)
+        self._remember(cause, now, before)
         damped = cause.damped and not self._drop_capabilities(machine, cause)
         if survivor is None:
             self._go_on(damped, now)
@@ -269,8 +269,17 @@ class Actions:
         if cause.closes:
             self._events.append(Close(machine.conn))
 
-    def _remember(self, cause: Cause, now: float) -> None:
-        if cause.text and cause.level >= logging.INFO:
+    def _remember(self, cause: Cause, now: float, before: State) -> None:
+        known = self.statistics
+        if (
+            before is not State.ESTABLISHED
+            and cause.brief[0] == "Socket"
+            and known.last_error
+            and known.last_error in (known.last_notification_sent, known.last_notification_received)
+        ):
+            # A peer that waits after an error hangs up on whoever calls: what the error was says more than that.
+            pass
+        elif cause.text and cause.level >= logging.INFO:
             self.statistics.last_error = cause.text
             self.statistics.last_error_at = now
         if cause.brief[0]:

@@ -16,7 +16,7 @@ from bgpd.api.schema import KernelTable, Peer, PeerDetail, Route, RoutesEnd, Sta
 from bgpd.api.server import route_query
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import routes
-from bgpd.api.views import Views
+from bgpd.api.views import Views, last_error
 from bgpd.rib.adj_rib_in import key_of
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
@@ -54,6 +54,21 @@ async def test_every_answer_has_the_shape_of_the_schema(world: World) -> None:
         for row in rows:
             checked(row, Route)
         checked(end, RoutesEnd)
+
+
+async def test_what_ended_a_session_is_told_with_what_keeps_it_down_now(world: World) -> None:
+    absent = world.host.speaker.peers["absent"]
+    counters = absent.session.statistics
+    before = counters.last_error, counters.trouble
+    try:
+        counters.last_error, counters.trouble = "we sent NOTIFICATION 2/2", ("Socket", "no route to host")
+        assert last_error(absent) == "we sent NOTIFICATION 2/2; now: no route to host"
+        counters.last_error = "the TCP connection was lost (no route to host)"
+        assert last_error(absent) == counters.last_error
+        counters.last_error, counters.trouble = "we sent NOTIFICATION 2/2", ("BGP Error", "bad peer AS")
+        assert last_error(absent) == counters.last_error
+    finally:
+        counters.last_error, counters.trouble = before
 
 
 async def test_status_before_the_first_snapshot_has_the_same_shape() -> None:

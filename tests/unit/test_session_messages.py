@@ -730,3 +730,20 @@ class TestWords:
         assert statistics.flaps == 1
         assert statistics.established_at is None
         assert statistics.last_error == "the TCP connection was lost (reset)"
+
+    def test_what_an_error_said_outlives_the_hanging_up_that_follows(self) -> None:
+        script = Script()
+        conn = script.dial()
+        script.say(conn, Notification(2, 2, b"").build())
+        statistics = script.session.statistics
+        said = statistics.last_error
+        assert "bad peer AS" in said
+        for _ in range(2):
+            script.pass_time(30.0)
+            conn = script.connect()
+            script.session.lost(conn, "the peer closed the connection", script.now)
+            assert statistics.last_error == said
+            assert statistics.trouble == ("Socket", "the peer closed the connection")
+        conn = script.establish()
+        script.session.lost(conn, "reset", script.now)
+        assert statistics.last_error == "the TCP connection was lost (reset)"

@@ -106,7 +106,8 @@ class FileEditor:
             try:
                 pieces = _pieces(path, read_text(path))
             except (OSError, ValueError) as error:
-                raise DatastoreError(f"the file {path} cannot be read: {error}") from None
+                reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+                raise DatastoreError(f"the file {path} cannot be read: {reason}; mend it, or take it away") from None
             yield from _of_file(path, pieces)
 
     def _put(self, place: _Found, new: dict[str, Any] | None) -> None:

@@ -141,6 +141,9 @@ def _paths(places: Iterable[str], problems: list[Problem]) -> list[str]:
         below = Folder(place).walk()
         if below is None:
             problems.append(Problem(object="", file=place, text="cannot be read", allowed="a readable folder"))
+        elif not below:
+            text, allowed = "holds no resource file", "files that end in .yaml, .yml or .json"
+            problems.append(Problem(object="", file=place, text=text, allowed=allowed, refused=False))
         found.update(dict.fromkeys(sorted(below or ())))
     return list(found)
 

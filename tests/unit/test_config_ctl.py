@@ -42,6 +42,15 @@ def test_validate_good_files() -> None:
     assert found.exit_code == 0 and found.stdout == "7 objects good, 0 refused, 0 notices\n"
 
 
+def test_validate_of_a_folder_without_files_says_so(tmp_path: Path) -> None:
+    (tmp_path / "peers.txt").write_text(Path(EXAMPLE, "nodes.yaml").read_text())
+    found = bgpctl("validate", str(tmp_path))
+    assert found.exit_code == 0 and "0 objects good, 0 refused, 1 notice" in found.stdout
+    assert (
+        f"notice: {tmp_path}: holds no resource file; allowed: files that end in .yaml, .yml or .json" in found.stdout
+    )
+
+
 def test_validate_finds_objects_in_two_files(tmp_path: Path) -> None:
     copy = tmp_path / "copy.yaml"
     copy.write_text(Path(EXAMPLE, "nodes.yaml").read_text())

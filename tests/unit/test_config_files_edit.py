@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from pathlib import Path
@@ -116,6 +117,19 @@ def test_what_cannot_be_written(value: dict[str, Any], words: str, tmp_path: Pat
     with pytest.raises(DatastoreError, match=words):
         apply(tmp_path, value)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    (tmp_path / "p.yaml").touch()
+    monkeypatch.setattr("config.files_edit.read_text", refuse)
+    with pytest.raises(DatastoreError) as caught:
+        get(tmp_path)
+    assert str(caught.value) == (
+        f"the file {tmp_path}/p.yaml cannot be read: Permission denied; mend it, or take it away"
+    )
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from bgpd.family import Family
 from bgpd.peer import Peer, import_rules
 from bgpd.policy.chain import Chain
 from bgpd.policy.terms import SourceKind
+from bgpd.reconfigure import IMPORT_RULES
 from bgpd.rib.decision import order, paths
 from bgpd.rib.export import Exporter, GroupKey
 from bgpd.rib.forwarding import Forwarding
@@ -271,7 +272,7 @@ def _imports_change(old: SpeakerSettings, new: SpeakerSettings, peer: Peer, then
     after = {entry.family: new.import_terms(entry) for entry in then.families}
     if any(before.get(family, chain) != chain for family, chain in after.items()):
         return True
-    names = ("asn", "allow_local_as", "enforce_first_as", "cluster_id", "local_asn", "reflector_client")
+    names = ("asn", "cluster_id", "local_asn", "reflector_client", *IMPORT_RULES)
     if any(getattr(peer.settings, name) != getattr(then, name) for name in names):
         return True
     return (old.asn, old.router_id, old.cluster_id) != (new.asn, new.router_id, new.cluster_id)

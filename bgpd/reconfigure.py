@@ -134,7 +134,7 @@ class _Change:
         if old.password != new.password and new.password:
             _rekey(speaker, peer, new.password)
         imports = {entry.family: self._old.import_terms(entry) for entry in old.families}
-        rules_changed = (old.allow_local_as, old.enforce_first_as) != (new.allow_local_as, new.enforce_first_as)
+        rules_changed = any(getattr(old, name) != getattr(new, name) for name in IMPORT_RULES)
         for entry in new.families:
             if rules_changed or imports.get(entry.family) != self._new.import_terms(entry):
                 speaker._work(peer, peer.importer.reimport(entry.family))
@@ -142,6 +142,10 @@ class _Change:
             speaker.places.move(peer, self._new)
         speaker._check_limits(peer, now)
         speaker._drain(peer, now)
+
+
+IMPORT_RULES = ("allow_local_as", "enforce_first_as", "allow_own_cluster")
+"""Fields of a peer that decide, beside its chains, what becomes of its routes, and change without a reset."""
 
 
 def _named(chain: ChainRef, names: set[str]) -> bool:

@@ -154,6 +154,9 @@ class PeerSettings:
     """How often our AS may be in a received AS_PATH."""
     enforce_first_as: bool = field(default=True, metadata=_costs(Cost.REFRESH))
     """eBGP: the AS_PATH must begin with the peer's AS (RFC 4271 §6.3)."""
+    allow_own_cluster: bool = field(default=False, metadata=_costs(Cost.REFRESH))
+    """iBGP: our cluster id may be in a received CLUSTER_LIST, which RFC 4456 §8 says SHOULD NOT be accepted. Two
+    reflectors of one cluster then stand in for each other's sessions with clients."""
     max_attribute_sets: int = field(default=0, metadata=_costs(Cost.NOTHING))
     """Cease/8 beyond this many distinct attribute sets; 0 = no limit."""
     max_octets: int = field(default=0, metadata=_costs(Cost.NOTHING))

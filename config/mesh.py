@@ -123,6 +123,7 @@ def _session(cluster: Cluster, host: Host, family: Family, password: Password) -
         families=families(cluster, Policy(family, host.asn == cluster.own.asn)),
         restart_time=120 if restart is None else restart,
         enforce_first_as=False,
+        allow_own_cluster=True,
         label="node-to-node mesh",
     )
 

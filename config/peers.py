@@ -150,6 +150,7 @@ def _workload(cluster: Cluster, candidate: Candidate) -> PeerSettings:
         reflector_client=cluster_id is not None,
         cluster_id=cluster_id,
         enforce_first_as=False,
+        allow_own_cluster=cluster_id is None,
         label=f"BGPPeer {candidate.origin.name}",
     )
 
@@ -182,6 +183,8 @@ def _explicit(cluster: Cluster, candidate: Candidate, password: Password) -> Pee
         allow_local_as=peer.allowed_local_asns if candidate.by_address else 0,
         # As with BIRD: a route server's paths do not begin with its own AS (RFC 4271 §6.3 leaves the check open).
         enforce_first_as=False,
+        # As with BIRD (6.6), which looks for the own cluster id in what clients send, and nowhere else.
+        allow_own_cluster=cluster_id is None,
         label=f"BGPPeer {peer.name}",
     )
 

@@ -89,6 +89,25 @@ def test_two_reflectors_of_one_cluster_refuse_each_others_reflected_routes() -> 
     assert len(learned(cluster.hosts[B], block(A)[0])) == 2
 
 
+def test_two_reflectors_of_one_cluster_stand_in_for_each_other_where_they_may() -> None:
+    """As with Calico's resources: each client has lost a session, to another reflector each."""
+    hosts = {RR1: reflector(RR1, twins=(RR2,)), RR2: reflector(RR2, twins=(RR1,))}
+    cluster = cluster_of({**hosts, A: client(A, RR1), B: client(B, RR2)})
+    cluster.run(5)
+    assert prefixes(cluster.hosts[A]) == prefixes(cluster.hosts[B]) == set()
+    for address in (RR1, RR2):
+        before = cluster.hosts[address].settings
+        twins = tuple(evolve(peer, allow_own_cluster=True) for peer in before.peers)
+        cluster.reconfigure(address, evolve(before, peers=twins))
+    cluster.run(5)
+    assert prefixes(cluster.hosts[A]) == set(block(B)) and prefixes(cluster.hosts[B]) == set(block(A))
+    assert learned(cluster.hosts[B], block(A)[0])[0].attrs.cluster_list == (bytes((1, 1, 1, 1)),) * 2
+    assert up(cluster.hosts[A]) == up(cluster.hosts[B]) == 1
+    cluster.kill(A)
+    cluster.run(400)
+    assert prefixes(cluster.hosts[B]) == set()
+
+
 def test_clients_of_either_reflector_reach_each_other_across_clusters_and_lose_nothing_with_one_reflector() -> None:
     hosts = {RR1: reflector(RR1, twins=(RR2,)), RR2: reflector(RR2, "2.2.2.2", twins=(RR1,))}
     cluster = cluster_of({**hosts, **{a: client(a, RR1, RR2) for a in (A, B, C)}})

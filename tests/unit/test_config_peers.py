@@ -324,6 +324,8 @@ def test_reflector_client(ours: str, theirs: str, client: bool) -> None:
     )
     session = sessions(text + peer("x", "node: a, peerSelector: has(x)"))["Node_10_0_0_9"]
     assert (session.reflector_client, session.cluster_id) == (client, ours if client else None)
+    # BIRD looks for the own cluster id in what clients send, and nowhere else (6.6).
+    assert session.allow_own_cluster is not client
 
 
 def test_reflector_clients_by_address() -> None:

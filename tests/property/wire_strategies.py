@@ -68,6 +68,10 @@ _unknown = st.builds(
 )
 
 
+# None of them twice (RFC 8092 §3).
+_large_communities = st.lists(st.binary(min_size=12, max_size=12), min_size=1, max_size=5, unique=True).map(b"".join)
+
+
 @st.composite
 def items(draw: st.DrawFn, external: bool) -> list[Item]:
     """Attributes of a canonical block, in type order, unknown ones last."""
@@ -83,7 +87,7 @@ def items(draw: st.DrawFn, external: bool) -> list[Item]:
         found += draw(_optional(0x80, 9, _four()))
         found += draw(_optional(0x80, 10, _multiple(4, 8)))
     found += draw(_optional(0xC0, 16, _multiple(8, 5)))
-    found += draw(_optional(0xC0, 32, _multiple(12, 5)))
+    found += draw(_optional(0xC0, 32, _large_communities))
     found += draw(_optional(0xC0, 35, _four()))
     found += draw(st.one_of(st.just([]), _unknown))
     return found

@@ -18,6 +18,7 @@ _MANY = 64
 _NEAR = 32
 """Neighbouring regions that are asked whether they end alike, at most."""
 _CELLS = 8192
+_FEW_CELLS = 16
 _PASSES = 8
 
 _HEAD = itemgetter(slice(2))
@@ -65,8 +66,11 @@ class Regions:
         if len(keys) >= _MANY and (found := self._by_columns(keys, field or b"".join(keys), skip)) is not None:
             return found
         if keys[0][:2] not in self._mixed:
-            cells = set(map(self._cells.get, map(_HEAD, keys)))
-            if len(cells) == 1 and (found := cells.pop()) is not None:
+            heads = set(map(_HEAD, keys))
+            leaves = set(map(self._cells.get, heads))
+            if None in leaves and len(heads) <= _FEW_CELLS:
+                leaves = set(map(self._cell, heads))
+            if len(leaves) == 1 and (found := leaves.pop()) is not None:
                 return found
         if keys[0][0] == keys[-1][0]:
             low, high = min(keys), max(keys)

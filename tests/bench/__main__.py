@@ -75,7 +75,11 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     groups = ", ".join(f"{name} ({' '.join(cases)})" for name, cases in GROUPS.items())
     add("--only", default="node,reflector", help=f"cases and groups, comma-separated (%(default)s); groups: {groups}")
-    add("--runs", type=int, help="runs per daemon and case (default: 3, 2 of long cases, 1 of the longest)")
+    add(
+        "--runs",
+        type=int,
+        help="runs per daemon and case (default: 3 to 9 in a minute, 2 of long cases, 1 of the longest)",
+    )
     add("--json", type=Path, metavar="FILE", help="write every run's figures there")
     add("--append", action="store_true", help="add to what is in the file of --json (a run in pieces)")
     add("--chart", type=Path, metavar="FILE", help="draw the reflector's rows as PNG")
@@ -131,7 +135,7 @@ def _run(options: argparse.Namespace) -> int:
         report.write(options.json, facts)
     minutes = (time.time() - facts["began"]) / 60
     print(
-        f"{facts['machine']}, Python {facts['python']}; {options.runs} runs; {minutes:.1f} minutes; "
+        f"{facts['machine']}, Python {facts['python']}; {options.runs} runs{'' if options.all_runs else ' as a rule'}; {minutes:.1f} minutes; "
         f"load average {load_average():.2f}\n"
     )
     return _show(report, options, facts)

@@ -143,15 +143,31 @@ def test_a_case_takes_turns_and_tells_who_failed_or_was_left_out(monkeypatch: py
     cases_reflector.case_reflector(bench, "S2")
     bench.report.link()
     assert {who: turns.count(who) for who in turns} == {
-        "ours": 3, "ours-file": 3, "ours-filter": 3, "ours-add-path": 3, "bird": 3, "frr": 3, "bird3": 1,
-        "openbgpd": 1}  # fmt: skip
+        "ours": 9, "ours-file": 9, "ours-filter": 9, "ours-add-path": 9, "bird": 9, "frr": 9, "bird3": 1,
+        "openbgpd": 1}, "a case that is over in a moment is repeated"  # fmt: skip
     rows = {(row.case, row.what): row for row in bench.report.rows}
     assert rows["S2", "time"].verdict == "met" and rows["S2, BGPFilter", "CPU"].verdict == "met"
-    assert rows["reflector, all cases", cases_reflector.FAILED].value == 3, "ADD-PATH failed each time"
+    assert rows["reflector, all cases", cases_reflector.FAILED].value == 9, "ADD-PATH failed each time"
     assert rows["reflector, all cases", cases_reflector.FAILED].verdict == "MISSED"
     remarks = "\n".join(bench.report.remarks)
     assert "without GoBGP" in remarks and "fewer runs of OpenBGPD, BIRD 3" in remarks
     assert "S2, ours-add-path: RuntimeError: not converged" in remarks
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked", "runs"),
+    [(0.0, False, 9), (8.0, False, 8), (14.0, False, 5), (18.0, False, 2), (18.0, True, 3)],
+)
+def test_short_cases_are_repeated_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, asked: bool, runs: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tests.bench.cases.time.monotonic", lambda: clock[0])
+    done = 0
+    for _ in Bench(cast("Lab", NoLab()), Report(), 3, ("ours",), all_runs=asked).turns("ours"):
+        done += 1
+        clock[0] += seconds
+    assert done == runs
 
 
 def test_percentile_is_nearest_rank() -> None:

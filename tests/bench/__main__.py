@@ -134,8 +134,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         report.write(options.json, facts)
     minutes = (time.time() - facts["began"]) / 60
+    runs = f"{options.runs} runs" + ("" if options.all_runs else " as a rule")
     print(
-        f"{facts['machine']}, Python {facts['python']}; {options.runs} runs{'' if options.all_runs else ' as a rule'}; {minutes:.1f} minutes; "
+        f"{facts['machine']}, Python {facts['python']}; {runs}; {minutes:.1f} minutes; "
         f"load average {load_average():.2f}\n"
     )
     return _show(report, options, facts)

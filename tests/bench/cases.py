@@ -27,7 +27,7 @@ SINK = "--clients 1 --prefixes 100000 --plen mix --set-size 8 --realistic --mode
 LONG = 35.0
 """Seconds that a case's first two runs may take where it has a third."""
 SHORT = 60.0
-"""Seconds for which a case goes on beyond the runs that all have: what is over in 15 ms moves by a half from run to run."""
+"""Seconds for which a case goes on beyond the runs that all have: 15 ms are half as many or twice from run to run."""
 MOST = 9
 
 

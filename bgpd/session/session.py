@@ -7,6 +7,7 @@ import math
 
 from attrs import evolve
 
+from bgpd.effects import Send
 from bgpd.errors import BGPError, Cease, ErrorCode, describe
 from bgpd.family import Family
 from bgpd.session import cause as causes
@@ -234,10 +235,10 @@ class Session(Actions):
         """The peer opened a connection. False: refused, close it at once."""
         established = self._established()
         if established is not None:
-            takes = self._may_replace(established, now)
-        else:
-            takes = self._running and not self._damping.refuses(now)
-        if not takes:
+            if not self._may_replace(established, now):
+                self._turn_away(conn)
+                return True
+        elif not self._running or self._damping.refuses(now):
             self.statistics.refused += 1
             return False
         if self._main.state is State.IDLE:
@@ -251,6 +252,13 @@ class Session(Actions):
             # A peer dials one connection at a time, so the older one is dead: the newest counts.
             self._dump(older, "the peer has opened a newer one", now)
         return True
+
+    def _turn_away(self, conn: int) -> None:
+        """Whatever OPEN would come, the Established connection stays: RFC 4271 §6.8, RFC 4486 §3."""
+        self.statistics.refused += 1
+        self.statistics.sent[MessageType.NOTIFICATION] += 1
+        notification = Notification(ErrorCode.CEASE, Cease.COLLISION_RESOLUTION)
+        self._events += [Send(conn, notification.build()), Close(conn)]
 
     def _may_replace(self, established: Machine, now: float) -> bool:
         """Whether a second connection may take over from an Established one, once its OPEN is there (RFC 4724 §5)."""

@@ -316,7 +316,7 @@ class TestTakeOver:
         script = Script()
         script.establish()
         script.pass_time(0.5)
-        assert script.accept() is None
+        assert script.accept() is not None and script.codes() == [(6, 7)]
         assert script.session.state is State.ESTABLISHED
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from bgpd.effects import Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
-from bgpd.session.events import Down, Established
+from bgpd.session.events import Close, Down, Established
 from bgpd.session.fsm import State
 from bgpd.session.local import LocalState
 from bgpd.settings import PeerSettings
+from bgpd.wire.framing import KEEPALIVE
 from bgpd.wire.notification import Notification
 from tests.scenario.pair import Pair, packed_id, peer_settings
 
@@ -142,7 +144,11 @@ def test_established_is_not_dropped_for_a_new_connection_without_graceful_restar
     pair.start()
     pair.run(5.0)
     established = pair.a.session.conn
-    assert not pair.a.session.accepted(999, "of a", pair.now)
+    assert pair.a.session.accepted(999, "of a", pair.now)
+    probe, told, closed = pair.a.session.take()
+    assert isinstance(probe, Send) and (probe.conn, probe.data) == (established, KEEPALIVE)
+    assert isinstance(told, Send) and (told.conn, told.data[18:21]) == (999, bytes((3, 6, 7)))
+    assert isinstance(closed, Close) and closed.conn == 999
     assert pair.a.session.conn == established
     assert pair.a.session.statistics.refused == 1
 

@@ -187,8 +187,12 @@ def test_start_again_changes_nothing_once_started(state: State) -> None:
 def test_incoming_connection(state: State) -> None:
     script, _ = script_in(state)
     accepted = script.accept()
-    if state is State.IDLE or state is State.ESTABLISHED:  # Established for less than a second
+    if state is State.IDLE:
         assert accepted is None
+        assert script.session.statistics.refused == 1
+        assert script.is_in(state)
+    elif state is State.ESTABLISHED:  # for less than a second
+        assert script.codes() == [(6, 7)] and script.events(Close) == [Close(accepted or 0)]
         assert script.session.statistics.refused == 1
         assert script.is_in(state)
     else:

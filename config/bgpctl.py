@@ -58,13 +58,32 @@ def offline_tables(old: SpeakerSettings, new: SpeakerSettings, limit: int) -> tu
     return list(told), list(kernel)
 
 
+def command_line() -> click.Group:
+    """bgpctl with all that it can do."""
+    cli = make_cli(clean_kernel, resource_commands)
+    option = click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version,
+        help="Show bgpctl's version and exit; the daemon's is in `status -o json`.",
+    )  # fmt: skip
+    cli.params.append(option)
+    return cli
+
+
+def _version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from bgpd.options import version
+
+        click.echo(f"bgpctl {version()}")
+        context.exit()
+
+
 def main() -> None:
     """Run bgpctl."""
     # What goes wrong is said by the commands themselves, once.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         try:
-            make_cli(clean_kernel, resource_commands)(prog_name="bgpctl")
+            command_line()(prog_name="bgpctl")
         finally:
             sys.stdout.flush()
     except OSError as error:

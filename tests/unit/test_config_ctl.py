@@ -9,6 +9,8 @@ from typing import Any
 import click
 from click.testing import CliRunner, Result
 
+from bgpd.options import version
+from config.bgpctl import command_line
 from config.copy import CopyFile
 from config.ctl import commands, table
 from config.files import FileDatastore
@@ -24,6 +26,11 @@ def bgpctl(*arguments: str, env: dict[str, str] | None = None, stdin: str = "") 
 
 def resolved(*arguments: str, env: dict[str, str] | None = None) -> Any:
     return json.loads(bgpctl("resolve", "--datastore", *arguments, "-o", "json", env=env).stdout)
+
+
+def test_version_comes_without_a_daemon_and_before_anything_else() -> None:
+    result = CliRunner().invoke(command_line(), ["--version", "nonsense"])
+    assert result.exit_code == 0 and result.stdout == f"bgpctl {version()}\n"
 
 
 def test_validate_names_file_line_object_field_value_and_allowed() -> None:

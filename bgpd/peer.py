@@ -37,9 +37,11 @@ def cluster_id(settings: SpeakerSettings, peer: PeerSettings) -> bytes:
 
 def import_rules(speaker: SpeakerSettings, peer: PeerSettings) -> ImportRules:
     """What decides, beside the chains, about what a peer sends."""
-    clusters = set() if peer.allow_own_cluster else {cluster_id(speaker, peer)}
-    if speaker.cluster_id and not peer.allow_own_cluster:
-        clusters.add(parse_address(speaker.cluster_id))
+    clusters: set[bytes] = set()
+    if not peer.allow_own_cluster:
+        clusters.add(cluster_id(speaker, peer))
+        if speaker.cluster_id:
+            clusters.add(parse_address(speaker.cluster_id))
     return ImportRules(
         local_asn(speaker, peer),
         peer.asn,

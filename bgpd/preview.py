@@ -24,7 +24,6 @@ from bgpd.family import Family
 from bgpd.peer import Peer, import_rules
 from bgpd.policy.chain import Chain
 from bgpd.policy.terms import SourceKind
-from bgpd.reconfigure import IMPORT_RULES
 from bgpd.rib.decision import order, paths
 from bgpd.rib.export import Exporter, GroupKey
 from bgpd.rib.forwarding import Forwarding
@@ -32,7 +31,7 @@ from bgpd.rib.importer import Importer
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.path import Entry, Path
 from bgpd.routes import FibRoute
-from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.settings import IMPORT_RULES, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
 
 __all__ = ["Difference", "KernelDifference", "Preview"]

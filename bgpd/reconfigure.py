@@ -15,7 +15,7 @@ from bgpd.peer import Peer, peer_cost
 from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.update_group import UpdateGroup
 from bgpd.sequences import parted
-from bgpd.settings import ChainRef, Cost, PeerSettings, SpeakerSettings, Terms
+from bgpd.settings import IMPORT_RULES, ChainRef, Cost, PeerSettings, SpeakerSettings, Terms
 
 if TYPE_CHECKING:
     from bgpd.speaker import Speaker
@@ -142,10 +142,6 @@ class _Change:
             speaker.places.move(peer, self._new)
         speaker._check_limits(peer, now)
         speaker._drain(peer, now)
-
-
-IMPORT_RULES = ("allow_local_as", "enforce_first_as", "allow_own_cluster")
-"""Fields of a peer that decide, beside its chains, what becomes of its routes, and change without a reset."""
 
 
 def _named(chain: ChainRef, names: set[str]) -> bool:

@@ -16,6 +16,7 @@ from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family
 from bgpd.policy.terms import ACCEPT_ALL, Term
 
 __all__ = [
+    "IMPORT_RULES",
     "AddPath",
     "ChainRef",
     "Cost",
@@ -39,7 +40,7 @@ class Cost(IntEnum):
     CHAIN = 1
     """Routes are run through a policy chain again; only differences are sent."""
     REFRESH = 2
-    """The peer is asked for its routes again (RFC 2918)."""
+    """The peer's routes are taken in again, from its Adj-RIB-In; only differences go further."""
     RESET = 3
     """The session ends (Cease/6) and comes back."""
     RESTART = 4
@@ -155,8 +156,8 @@ class PeerSettings:
     enforce_first_as: bool = field(default=True, metadata=_costs(Cost.REFRESH))
     """eBGP: the AS_PATH must begin with the peer's AS (RFC 4271 §6.3)."""
     allow_own_cluster: bool = field(default=False, metadata=_costs(Cost.REFRESH))
-    """iBGP: our cluster id may be in a received CLUSTER_LIST, which RFC 4456 §8 says SHOULD NOT be accepted. Two
-    reflectors of one cluster then stand in for each other's sessions with clients."""
+    """iBGP: our cluster id may be in a received CLUSTER_LIST, though RFC 4456 §8 says that such a route SHOULD be
+    ignored. Two reflectors of one cluster then stand in for each other's sessions with clients."""
     max_attribute_sets: int = field(default=0, metadata=_costs(Cost.NOTHING))
     """Cease/8 beyond this many distinct attribute sets; 0 = no limit."""
     max_octets: int = field(default=0, metadata=_costs(Cost.NOTHING))
@@ -282,3 +283,7 @@ def cost_of(cls: type, name: str, old: object = None, new: object = None) -> Cos
     cost = metadata.get("cost", Cost.NOTHING)
     assert isinstance(cost, Cost)
     return cost
+
+
+IMPORT_RULES = tuple(field.name for field in fields(PeerSettings) if cost_of(PeerSettings, field.name) is Cost.REFRESH)
+"""Fields of a peer that decide, beside its chains, what becomes of its routes, and change without a reset."""

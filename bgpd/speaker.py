@@ -214,18 +214,22 @@ class Speaker:
 
     def on_tick(self, now: float) -> None:
         """Time has passed."""
-        while names := self._timers.take(now):
-            for name in names:
-                if (peer := self.peers.get(name)) is not None:
-                    self._tick(peer, now)
+        while (name := self._timers.take(now)) is not None:
+            if (peer := self.peers.get(name)) is not None:
+                self._tick(peer, now)
         self._check_restart(now)
 
     def _tick(self, peer: Peer, now: float) -> None:
         peer.scheduled = math.inf
-        peer.session.tick(now)
-        if peer.refreshing:
-            self._check_refreshes(peer, now)
-        self._drain(peer, now)
+        try:
+            peer.session.tick(now)
+            if peer.refreshing:
+                self._check_refreshes(peer, now)
+            self._drain(peer, now)
+        except Exception:
+            # A defect may cost this turn, but not all that the session is due from now on.
+            self._schedule(peer)
+            raise
 
     def _schedule(self, peer: Peer) -> None:
         """Keep an entry among the timers that is not later than the peer's next deadline."""

@@ -21,7 +21,7 @@ from attrs import frozen
 
 from config.documents import DocumentError, load_json, load_yaml
 from config.folder import Folder, read_text
-from config.parse import identify, unfold
+from config.parse import identify, identify_known, unfold
 from config.problems import ResourceError
 from config.snapshot import Key
 from config.source import DatastoreError
@@ -65,11 +65,9 @@ class FileEditor:
     def key_of(self, value: Mapping[str, Any]) -> Key:
         """(kind, name) of an object."""
         try:
-            identity = identify(value)
+            identity = identify_known(value)
         except ResourceError as error:
             raise DatastoreError(str(error)) from None
-        if not identity.known:
-            raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
         return (identity.kind, identity.name)
 
     async def apply(self, value: dict[str, Any]) -> str:

@@ -159,8 +159,7 @@ def _object(path: str, document: Document, item: object, base: str) -> Entry | P
     except ResourceError as error:
         return _placed(path, document, base, error.problems[0])
     if not identity.known:
-        text = f"the kind {identity.kind} of {identity.group} is not read by BGP"
-        notice = Problem(object=identity.kind, field="kind", text=text, refused=False)
+        notice = Problem(object=identity.kind, field="kind", text=identity.not_read, refused=False)
         return _placed(path, document, base, notice)
     key = (identity.kind, identity.name)
     try:

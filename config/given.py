@@ -17,6 +17,7 @@ from config.documents import DocumentError, load_json
 from config.folder import Entry, Folder, Found, find_objects, read_text
 from config.problems import Problem
 from config.snapshot import Key, Put
+from config.values import label_text
 
 __all__ = ["STDIN", "Given", "Object", "read_given"]
 
@@ -114,9 +115,7 @@ def _texts(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(item: Any) -> Any:
-    if isinstance(item, bool):
-        return str(item).lower()
-    return str(item) if isinstance(item, int) else item
+    return label_text(item) if isinstance(item, int) else item
 
 
 def _is_json(path: str, text: str) -> bool:

@@ -23,7 +23,7 @@ from config.kubernetes_objects import (
     plain,
     stored,
 )
-from config.parse import NAMESPACED, identify
+from config.parse import NAMESPACED, identify_known
 from config.problems import ResourceError
 from config.resources import KINDS
 from config.source import DatastoreError, Expired, Unavailable
@@ -77,11 +77,9 @@ class KubernetesEditor:
     def key_of(self, value: Mapping[str, Any]) -> tuple[str, str]:
         """(kind, name). Raises DatastoreError for kinds that only kubectl writes."""
         try:
-            identity = identify(value)
+            identity = identify_known(value)
         except ResourceError as error:
             raise DatastoreError(str(error)) from None
-        if not identity.known:
-            raise DatastoreError(f"the kind {identity.kind} of {identity.group} is not read by BGP")
         if identity.kind in NAMESPACED:
             raise DatastoreError(f"{identity}: a {identity.kind} is Kubernetes' own; write it with kubectl")
         return identity.kind, identity.name

@@ -23,7 +23,7 @@ from config.problems import Problem, ResourceError, show
 from config.resources import Resource
 from config.values import Prefix
 
-__all__ = ["Identity", "Parsed", "identify", "parse_resource", "unfold"]
+__all__ = ["Identity", "Parsed", "identify", "identify_known", "parse_resource", "unfold"]
 
 GROUPS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
 NAMESPACED = {"Secret": "v1", "Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
@@ -43,6 +43,11 @@ class Identity:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
+
+    @property
+    def not_read(self) -> str:
+        """What there is to say of an object whose kind is not known; else ""."""
+        return "" if self.known else f"the kind {self.kind} of {self.group} is not read by BGP"
 
 
 @frozen
@@ -96,12 +101,17 @@ def unfold(document: object) -> list[tuple[object, str]]:
     return [(document, "")]
 
 
-def parse_resource(document: object) -> Parsed:
-    """Validate one object of a known kind. Raises ResourceError with every fault found."""
+def identify_known(document: object) -> Identity:
+    """Kind and name of an object whose kind BGP reads. Raises ResourceError for any other."""
     identity = identify(document)
     if not identity.known:
-        text = f"the kind {identity.kind} of {identity.group} is not read by BGP"
-        raise ResourceError([Problem(object=identity.kind, text=text, allowed=", ".join(r.KINDS))])
+        raise ResourceError([Problem(object=identity.kind, text=identity.not_read, allowed=", ".join(r.KINDS))])
+    return identity
+
+
+def parse_resource(document: object) -> Parsed:
+    """Validate one object of a known kind. Raises ResourceError with every fault found."""
+    identity = identify_known(document)
     assert isinstance(document, Mapping)
     sink = Sink(str(identity))
     top = Fields(document, "", sink)
@@ -119,7 +129,7 @@ def _labels(top: Fields) -> dict[str, str]:
             metadata.wrong("labels", f"the label {show(key)} is no text", "text")
         elif value is not None:
             # Labels repeat from node to node: one copy of each serves all.
-            labels[intern(key)] = intern(str(value).lower() if isinstance(value, bool) else str(value))
+            labels[intern(key)] = intern(values.label_text(value))
     return labels
 
 

@@ -72,7 +72,7 @@ def _change(value: object) -> StoreChange:
     except ResourceError as error:
         raise ValueError(f"an object cannot be told: {error}") from None
     if not identity.known:
-        raise ValueError(f"the kind {identity.kind} of {identity.group} is not read by BGP; leave it out")
+        raise ValueError(f"{identity.not_read}; leave it out")
     try:
         parsed = parse_resource(value)
     except ResourceError as error:

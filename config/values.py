@@ -22,6 +22,7 @@ __all__ = [
     "community",
     "duration",
     "host_address",
+    "label_text",
     "peer_address",
     "prefix",
 ]
@@ -48,6 +49,11 @@ _UNITS = {
     "m": Fraction(60),
     "h": Fraction(3600),
 }
+
+
+def label_text(value: object) -> str:
+    """A label's value as Kubernetes keeps it, which knows text alone: true is "true", and 3 is "3"."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def number(text: str, limit: int) -> int:

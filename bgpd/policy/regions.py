@@ -19,6 +19,7 @@ _NEAR = 32
 """Neighbouring regions that are asked whether they end alike, at most."""
 _CELLS = 8192
 _FEW_CELLS = 16
+"""Cells for which a list that lies in several is looked at, at most: beyond, they hardly end alike."""
 _PASSES = 8
 
 _HEAD = itemgetter(slice(2))

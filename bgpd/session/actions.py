@@ -271,19 +271,14 @@ class Actions:
 
     def _remember(self, cause: Cause, now: float, before: State) -> None:
         known = self.statistics
-        if (
-            before is not State.ESTABLISHED
-            and cause.brief[0] == "Socket"
-            and known.last_error
-            and known.last_error in (known.last_notification_sent, known.last_notification_received)
-        ):
-            # A peer that waits after an error hangs up on whoever calls: what the error was says more than that.
-            pass
-        elif cause.text and cause.level >= logging.INFO:
-            self.statistics.last_error = cause.text
-            self.statistics.last_error_at = now
+        # A peer that waits after an error hangs up on whoever calls: what the error was says more than that.
+        hangs_up = before is not State.ESTABLISHED and cause.brief[0] == "Socket"
+        says_less = hangs_up and known.last_error in (known.last_notification_sent, known.last_notification_received)
+        if cause.text and cause.level >= logging.INFO and not (says_less and known.last_error):
+            known.last_error = cause.text
+            known.last_error_at = now
         if cause.brief[0]:
-            self.statistics.trouble = cause.brief
+            known.trouble = cause.brief
 
     def _drop_capabilities(self, machine: Machine, cause: Cause) -> bool:
         """RFC 5492 §3: a peer that refuses optional parameters gets one try without. True: that try is next."""

@@ -232,7 +232,7 @@ class Session(Actions):
             self._fire(self._main, Event.TCP_CONNECTION_FAILS, QUIET, now)
 
     def accepted(self, conn: int, local_address: str, now: float) -> bool:
-        """The peer opened a connection. False: refused, close it at once."""
+        """The peer opened a connection. False: refused, close it at once; one that was told so (Cease/7) is True."""
         established = self._established()
         if established is not None:
             if not self._may_replace(established, now):

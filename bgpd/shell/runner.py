@@ -451,8 +451,8 @@ class Runner:
         now = monotonic()
         try:
             if self._speaker.deadline() <= now:
+                self._schedule()  # also where a defect is met: what came of the timers before it is not to wait
                 self._speaker.on_tick(now)
-                self._schedule()
         except Exception:
             self._defect("a timer")
             self._not_before = now + FAULT_PAUSE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from attrs import evolve
 
 from bgpd.effects import Connect, Rekey, Send
@@ -352,6 +353,39 @@ def test_a_keepalive_asks_for_nothing() -> None:
     assert speaker.deadline() == due and not speaker.take_effects()
     assert speaker.on_data(conn, build_end_of_rib(IPV4_UNICAST), cluster.now)
     assert not speaker.on_data(999, KEEPALIVE, cluster.now), "a connection that is nobody's"
+
+
+def test_a_defect_in_one_timer_costs_no_other_session_its_keepalives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions share their moments, and so must not share a defect."""
+    settings = node(A, [B, C])
+    speaker = Speaker(evolve(settings, fib=FibSettings(enabled=False)), 0.0, lambda: 1.0)
+    speaker.start(0.0)
+    for conn, (address, name) in enumerate(((B, "p2"), (C, "p3")), 1):
+        assert speaker.on_accepted(conn, address, A, 1.0)
+        capabilities = (FourOctetAs(64512), MultiProtocol(IPV4_UNICAST))
+        router_id = bytes((10, 0, 0, conn + 1))
+        speaker.on_data(conn, build_open(Open(64512, 90, router_id, capabilities)) + KEEPALIVE, 1.0)
+        assert speaker.peers[name].session.state is State.ESTABLISHED
+    while speaker.deadline() < 20.0:
+        speaker.on_tick(speaker.deadline())  # what was due before the sessions were up
+    speaker.take_effects()
+
+    def broken(now: float) -> None:
+        raise RuntimeError("a defect")
+
+    for name, other in (("p2", 2), ("p3", 1)):
+        with monkeypatch.context() as patch:
+            patch.setattr(speaker.peers[name].session, "tick", broken)
+            now = speaker.deadline()
+            with pytest.raises(RuntimeError):
+                speaker.on_tick(now)
+            with pytest.raises(RuntimeError):
+                speaker.on_tick(now)
+            sent = [effect.conn for effect in speaker.take_effects() if isinstance(effect, Send)]
+            assert sent == [other] and speaker.deadline() <= now
+        speaker.on_tick(now)
+        assert [effect.conn for effect in speaker.take_effects() if isinstance(effect, Send)] == [3 - other]
+        assert now < speaker.deadline() <= now + 31
 
 
 def test_updates_sent_are_counted_over_all_sessions() -> None:

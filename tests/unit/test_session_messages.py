@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -322,36 +323,35 @@ def test_keepalives_at_a_third_of_the_hold_time_with_jitter() -> None:
     assert script.sent_types() == [MessageType.KEEPALIVE] * 3
 
 
+def _keepalive_moments(hold_time: int, jitter: float, began: float) -> list[float]:
+    """When the session was up, and its first five keepalives after that; each was answered."""
+    script = Script(peer_settings("tor", 65001, hold_time=hold_time), jitter=lambda: jitter)
+    script.pass_time(began)
+    conn = script.establish()
+    moments = [script.now]
+    for _ in range(5):
+        script.clear()
+        moments.append(script.session.deadline())
+        script.pass_time(moments[-1] - script.now)
+        assert script.sent_types() == [MessageType.KEEPALIVE]
+        script.say(conn, KEEPALIVE)
+    return moments
+
+
 @pytest.mark.parametrize("jitter", [0.75, 0.8, 0.93, 1.0])
 @pytest.mark.parametrize("began", [0.0, 0.7, 123456.789])
 def test_keepalives_of_many_sessions_share_their_moments(jitter: float, began: float) -> None:
     """RFC 4271 §10: three quarters of the time to all of it, whatever is shared."""
-    script = Script(peer_settings("tor", 65001, hold_time=90), jitter=lambda: jitter)
-    script.pass_time(began)
-    conn = script.establish()
-    last = script.now
-    for _ in range(5):
-        due = script.session.deadline()
-        assert 22.5 <= due - last <= 30.0 and due % (30 / 16) == 0
-        script.pass_time(due - script.now)
-        script.say(conn, KEEPALIVE)
-        last = due
+    moments = _keepalive_moments(90, jitter, began)
+    assert all(22.5 <= due - last <= 30.0 and due % (30 / 16) == 0 for last, due in pairwise(moments))
 
 
 @pytest.mark.parametrize("jitter", [0.75, 1.0])
 @pytest.mark.parametrize("began", [0.0, 0.7, 123456.789])
 def test_keepalives_are_a_second_apart(jitter: float, began: float) -> None:
     """RFC 4271 §4.4: never more often, and the shortest hold time asks for just that."""
-    script = Script(peer_settings("tor", 65001, hold_time=3), jitter=lambda: jitter)
-    script.pass_time(began)
-    conn = script.establish()
-    last = script.now
-    for _ in range(5):
-        due = script.session.deadline()
-        assert due - last == pytest.approx(1.0)
-        script.pass_time(due - script.now)
-        script.say(conn, KEEPALIVE)
-        last = due
+    moments = _keepalive_moments(3, jitter, began)
+    assert [due - last for last, due in pairwise(moments)] == pytest.approx([1.0] * 5)
 
 
 def test_hold_time_zero_means_no_timers() -> None:

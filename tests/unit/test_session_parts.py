@@ -19,15 +19,16 @@ BOTH = frozenset((V4, V6))
 
 def test_timers_give_the_names_of_one_moment_after_the_other() -> None:
     timers = Timers()
-    assert timers.first() == math.inf and timers.take(1e9) == []
+    assert timers.first() == math.inf and timers.take(1e9) is None
     for due, name in ((3.0, "c"), (1.0, "a"), (3.0, "d"), (2.0, "b")):
         timers.add(due, name)
-    assert timers.first() == 1.0 and timers.take(0.5) == []
-    assert timers.take(2.5) == ["a"] and timers.take(2.5) == ["b"] and timers.take(2.5) == []
+    assert timers.first() == 1.0 and timers.take(0.5) is None
+    assert timers.take(2.5) == "a" and timers.take(2.5) == "b" and timers.take(2.5) is None
     timers.add(3.0, "a")
-    assert timers.take(3.0) == ["c", "d", "a"]
+    assert [timers.take(3.0) for _ in range(2)] == ["c", "d"] and timers.first() == 3.0, "one at a time"
+    assert timers.take(3.0) == "a" and timers.first() == math.inf
     timers.add(3.0, "c")
-    assert timers.first() == 3.0 and timers.take(3.0) == ["c"] and timers.first() == math.inf
+    assert timers.take(3.0) == "c" and timers.take(3.0) is None
 
 
 class TestCollisionRule:

@@ -15,6 +15,7 @@ from bgpd.api.limits import Pace
 from bgpd.api.lookup import find_peer, find_prefix, speaker_of
 from bgpd.api.schema import Explain, ExplainPeer, KernelRoute
 from bgpd.api.state import DaemonState
+from bgpd.api.tables import ITS_OWN
 from bgpd.family import Family
 from bgpd.policy.prefixes import truncate
 from bgpd.policy.terms import SourceKind
@@ -146,6 +147,7 @@ def _stopped(answer: Explain, speaker: Speaker, peer_name: str) -> tuple[str, st
 def _untold(peers: list[ExplainPeer], peer_name: str) -> tuple[str, str]:
     """Of peers that could be told, why they are not; where there is none, why not."""
     reached = [peer for peer in peers if peer["rule"]] or peers
+    reached = [peer for peer in reached if peer["rule"] != ITS_OWN] or reached
     reasons = list(dict.fromkeys((peer["text"].removeprefix("withheld: "), peer["rule"]) for peer in reached))
     if len(reasons) > 1:
         # One reason, with and without ADD-PATH.

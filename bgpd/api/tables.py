@@ -40,6 +40,9 @@ _CACHE_LIMIT = 1024
 """Entries; more would make the moment of emptying a cache longer than a slice."""
 _RUN = 1024
 
+ITS_OWN = "the path comes from this peer"
+"""Why a path is withheld from where it was learned."""
+
 Lines = Callable[[bytes], Iterable[bytes]]
 """What a table has for one of its keys: the rest of each line."""
 
@@ -265,13 +268,14 @@ class Outgoing:
             self._asked += 1
             if not self._asked % _CACHE_LIMIT:
                 self.exporter.forget()
+        if self.member is not None and self.member.source is path.source:
+            # Before the chain, which has no rule that could change this.
+            return None, ITS_OWN
         leaf, _ = next(iter(pour(self.exporter.node(path), (key,))))
         if not leaf.accepted:
             return None, leaf.label
         out = self.exporter.outgoing(leaf, path)
         if self.member is not None and self.member in self.group.excluded(path, out.next_hop):
-            if self.member.source is path.source:
-                return None, "the path comes from this peer"
             return None, "this peer is itself the next hop (RFC 4271 §5.1.3)"
         made = self._made.get((out.block, out.next_hop))
         if made is None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from attrs import evolve
 
-from bgpd.api.explain import explain
+from bgpd.api.explain import _untold, explain
+from bgpd.api.explain_peers import BEST_ALONE
 from bgpd.api.limits import Pace
 from bgpd.api.schema import Explain, ExplainPath, ExplainPeer
 from bgpd.api.state import DaemonState
@@ -269,6 +270,19 @@ def test_a_peer_is_not_told_its_own_route(world: World) -> None:
     assert "ADD-PATH" not in told["text"]
 
 
+def test_a_peers_own_route_is_kept_from_it_whatever_the_policy(world: World) -> None:
+    """No pool would let it through to where it comes from; the others are another matter."""
+    world.cluster.local(TOR, "198.51.100.0/24")
+    answer = world.explain("198.51.100.0/24")
+    told = {peer["peer"]: peer for peer in answer["peers"]}
+    assert told[EXTERNAL]["text"].startswith("withheld: the path comes from this peer")
+    assert "needs nothing" in told[EXTERNAL]["hint"]
+    assert told[MESH]["text"] == told[MESH_C]["text"] == "withheld: outside every IPPool, own block and service range"
+    assert answer["stopped"] == "It is announced to no peer: outside every IPPool, own block and service range."
+    answer = world.explain("198.51.100.0/24", EXTERNAL)
+    assert answer["stopped"] == f"It is not announced to {EXTERNAL}: the path comes from this peer."
+
+
 def test_without_add_path_the_best_path_alone_counts(world: World) -> None:
     # Node b and the ToR both have it, b's AS_PATH is the shorter one; node b is held to the longer one by a filter.
     long = (Term("long", Verdict.ACCEPT, (), (t.PrependAsPath((65009, 65009)),)),)
@@ -318,8 +332,14 @@ def test_one_reason_with_and_without_add_path_is_one_reason(world: World) -> Non
     answer = world.explain(prefix)
     texts = {peer["peer"]: peer["text"] for peer in answer["peers"] if peer["rule"]}
     reason = "outside every IPPool, own block and service range"
-    assert texts[MESH] == f"withheld: {reason}" and texts[EXTERNAL].startswith(f"{texts[MESH]}; without ADD-PATH")
+    assert texts[MESH] == f"withheld: {reason}" and "; without ADD-PATH the best of 2" in texts[EXTERNAL]
     assert answer["stopped"] == f"It is announced to no peer: {reason}." and "an IPPool" in answer["hint"]
+    # As another ToR has it, to which neither path goes back.
+    for peer in answer["peers"]:
+        if peer["peer"] == EXTERNAL:
+            peer["text"] = f"{texts[MESH]}{BEST_ALONE}the best of 2 paths alone counts"
+            peer["rule"] = reason
+    assert _untold(answer["peers"], "") == (f"It is announced to no peer: {reason}.", reason)
 
 
 def test_the_next_hop_is_not_told_of_the_route_through_it(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -101,6 +102,7 @@ def run(chain: Sequence[Term], route: Route) -> Outcome:
     return Outcome(False, "end of chain", route)
 
 
+@lru_cache(65536)
 def _in_range(prefix: str, entry: t.PrefixRange) -> bool:
     family, key = parse_prefix(prefix)
     if family != entry.family or not entry.minimum <= key[0] <= entry.maximum:

@@ -1,0 +1,84 @@
+"""Whole clusters against a naive second reading of Calico's rules (calico-bgp.md), step by step on one compiler.
+
+Every session with all its parameters, every static route, and the verdict of every policy on routes of all kinds. Many
+clusters at once: `python -m tests.property.test_calico_model FIRST BEYOND` tries these seeds and names those that fail.
+"""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.property import calico_cases
+from tests.property.calico_cluster import FAMILIES, NODE, Cluster
+from tests.property.calico_model import expected
+from tests.vectors.calico import CaseResult, run_document
+
+STEPS = 3
+PROBES = 25
+"""Routes for each family and step."""
+
+
+def case(seed: int) -> dict[str, Any]:
+    """A cluster that changes twice, in the form of Calico's cases."""
+    r = Random(seed)
+    cluster = calico_cases.cluster(r)
+    steps = [_step(r, None, cluster)]
+    for _ in range(STEPS - 1):
+        before, cluster = cluster, calico_cases.later(r, cluster)
+        steps.append(_step(r, before, cluster))
+    return {"name": f"seed {seed}", "node": NODE, "env": cluster.env, "steps": steps}
+
+
+def _step(r: Random, before: Cluster | None, after: Cluster) -> dict[str, Any]:
+    """What has changed, then versions that must be refused, and what the model makes of it."""
+    old = before.documents if before is not None else ()
+    there = {_reference(document) for document in after.documents}
+    gone = [dict(reference) for document in old if (reference := _reference(document)) not in there]
+    changed = [document for document in after.documents if document not in old]
+    routes = {family: calico_cases.probes(r, family, PROBES) for family in FAMILIES}
+    return {
+        "resources": [*changed, *calico_cases.spoilt(r, after)],
+        "deletes": gone,
+        "files": after.files,
+        "expected": expected(after, routes),
+    }
+
+
+def _reference(document: Any) -> tuple[tuple[str, str], ...]:
+    meta = document["metadata"]
+    return ("kind", document["kind"]), ("namespace", meta.get("namespace", "")), ("name", meta["name"])
+
+
+def run(seed: int) -> CaseResult:
+    """The facts that were compared."""
+    return run_document(case(seed), quirks=True)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 2**32))
+def test_the_node_does_what_the_model_says(seed: int) -> None:
+    result = run(seed)
+    assert result.checks > 100
+    assert not result.wrong, f"seed {seed}: " + "\n".join(result.wrong[:5])
+
+
+def main(first: int, beyond: int) -> int:
+    """Try the seeds; the exit status."""
+    failed = checks = 0
+    for seed in range(first, beyond):
+        result = run(seed)
+        checks += result.checks
+        if result.wrong:
+            failed += 1
+            print(f"seed {seed}: {len(result.wrong)} wrong", *(line[:600] for line in result.wrong[:4]), sep="\n    ")
+    print(f"{beyond - first - failed} passed, {failed} failed; {checks} facts")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:3])))

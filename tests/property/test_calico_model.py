@@ -59,7 +59,7 @@ def run(seed: int) -> CaseResult:
     return run_document(case(seed), quirks=True)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32))
 def test_the_node_does_what_the_model_says(seed: int) -> None:
     result = run(seed)

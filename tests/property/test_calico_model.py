@@ -10,7 +10,7 @@ import sys
 from random import Random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.property import calico_cases
@@ -59,7 +59,8 @@ def run(seed: int) -> CaseResult:
     return run_document(case(seed), quirks=True)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+# A smaller seed is no smaller cluster: nothing to shrink.
+@settings(max_examples=80, deadline=None, derandomize=True, phases=(Phase.generate,))
 @given(st.integers(0, 2**32))
 def test_the_node_does_what_the_model_says(seed: int) -> None:
     result = run(seed)

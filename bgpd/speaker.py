@@ -343,7 +343,7 @@ class Speaker:
 
     def _on_established(self, peer: Peer, event: ev.Established, now: float) -> None:
         negotiated = event.negotiated
-        peer.source.router_id = negotiated.peer_id
+        peer.source.identify(negotiated.peer_id)
         peer.end_of_rib.clear()
         peer.refreshing.clear()
         peer.limits.use(peer.settings, empty=not any(peer.importer.adj.values()))

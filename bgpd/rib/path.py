@@ -25,7 +25,18 @@ class Source:
     A lost session or the start of a refresh raises `epoch` of a family: paths of an older epoch are stale.
     """
 
-    __slots__ = ("_kind", "address", "epochs", "is_bgp", "name", "peer_asn", "preference", "router_id", "send_ids")
+    __slots__ = (
+        "_kind",
+        "_renamed",
+        "address",
+        "epochs",
+        "is_bgp",
+        "name",
+        "peer_asn",
+        "preference",
+        "router_id",
+        "send_ids",
+    )
 
     def __init__(self, name: str, kind: SourceKind, address: bytes = b"", peer_asn: int = 0) -> None:
         self.name = name
@@ -39,6 +50,8 @@ class Source:
         self.peer_asn = peer_asn
         self.router_id = b"\0\0\0\0"
         self.epochs: dict[Family, int] = {}
+        self._renamed: dict[Family, int] = {}
+        """Since which epoch the peer has its present identifier; from the first one on where nothing is noted."""
         self.send_ids: dict[int, bytes] = {}
 
     @property
@@ -52,6 +65,18 @@ class Source:
         self._kind = kind
         self.is_bgp = kind in BGP_KINDS
         self.preference = PREFERENCE[kind]
+
+    def identify(self, router_id: bytes) -> None:
+        """The peer's BGP identifier in the session that begins. Another one than before is news with each route that is
+        kept from then: it decides (RFC 4271 §9.1.2.2 f), and is told on as ORIGINATOR_ID (RFC 4456 §8)."""
+        if router_id != self.router_id:
+            self.router_id = router_id
+            self._renamed = self.epochs.copy()
+
+    def renamed(self, family: Family, epoch: int, other: int) -> bool:
+        """Whether the peer had different identifiers in these epochs."""
+        since = self._renamed.get(family, 0)
+        return (epoch < since) is not (other < since)
 
     def __repr__(self) -> str:
         return f"Source({self.name}, {self.kind.value})"
@@ -127,6 +152,7 @@ class Path:
             and self.interface == other.interface
             and self.fixed == other.fixed
             and self.rejected == other.rejected
+            and (self.epoch == other.epoch or not self.source.renamed(self.attrs.family, self.epoch, other.epoch))
         )
 
     @property

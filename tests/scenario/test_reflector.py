@@ -200,6 +200,35 @@ def test_a_route_that_went_while_the_reflector_was_away_goes_after_its_end_of_ri
     assert prefixes(cluster.hosts[B]) == set()
 
 
+def test_a_client_that_comes_back_with_another_identifier_is_told_anew() -> None:
+    """The identifier decides between equal paths, and is ORIGINATOR_ID at the others: kept routes that are repeated
+    under another one are news, and what the others hold is what a later withdrawal takes from them."""
+    shared = "10.250.0.1/32"
+    one = {"families": families(AddPath.OFF)}
+    hosts = {
+        RR1: reflector(RR1, template=one),
+        A: node(A, (RR1,), (shared, "10.250.1.1/32")),
+        B: node(B, (RR1,), (shared,)),
+    }
+    cluster = cluster_of({**hosts, C: client(C, RR1)})
+    cluster.run(20)
+    assert [path.attrs.next_hop for path in learned(cluster.hosts[C], shared)] == [hop(A)]
+    cluster.kill(A)
+    cluster.run(1)
+    renamed = evolve(hosts[A], router_id="10.0.0.99")
+    cluster.add(A, renamed)
+    cluster.start(A)
+    cluster.run(20)
+    assert [path.attrs.originator_id for path in learned(cluster.hosts[C], "10.250.1.1/32")] == [hop("10.0.0.99")]
+    assert [path.attrs.next_hop for path in learned(cluster.hosts[C], shared)] == [hop(B)]
+    cluster.reconfigure(B, evolve(hosts[B], static_routes=()))
+    cluster.run(1)
+    assert [path.attrs.next_hop for path in learned(cluster.hosts[C], shared)] == [hop(A)]
+    cluster.reconfigure(A, evolve(renamed, static_routes=()))
+    cluster.run(1)
+    assert learned(cluster.hosts[C], shared) == []
+
+
 # Dynamic neighbours
 
 

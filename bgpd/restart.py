@@ -81,6 +81,10 @@ class RestartPhase:
         """What the phase waits for, for people."""
         return sorted(f"End-of-RIB {family} of {name}" for name, family in self._incomplete)
 
+    def missing(self) -> list[str]:
+        """Peers that have not come back, and then what those that have did not send, for people."""
+        return [*sorted(self._expected - {_OTHERS}), *self.waiting_for()]
+
     def deadline(self) -> float | None:
         """When to ask `over` again, if nothing happens before."""
         if not self.holds_kernel:

@@ -40,6 +40,8 @@ from bgpd.wire.update import Memo, UpdateContext, UpdateParser
 
 _REFRESH_TIME = 360.0
 """Seconds to wait for EoRR after BoRR before what was not repeated goes (RFC 7313 §4)."""
+_NAMED = 10
+"""Of a list of peers, as many are in one line of the log."""
 _MANY = 4096
 """Routes dropped by one job after which the table of attributes is swept."""
 
@@ -469,6 +471,10 @@ class Speaker:
             self._restart_over()
         if self.restart.releases(now):
             self._release_due = True
+            if missing := self.restart.missing():
+                more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+                text = f"the restart phase ends without {', '.join(missing[:_NAMED])}{more}"
+                self._effects.append(Log(logging.WARNING, text))
 
     def _restart_over(self) -> None:
         self.local.restarting = False

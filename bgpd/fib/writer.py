@@ -137,13 +137,16 @@ class FibWriter:
                 side.refused.pop(key, None)
             pending[key] = None
 
-    def release(self, now: float) -> None:
-        """The restart phase is over: what nobody wants may go."""
-        self.hold_deletes = False
+    def release(self, now: float) -> int:
+        """The restart phase is over: what nobody wants may go. Returns how many prefixes do."""
+        self.hold_deletes, count = False, 0
         for side in self.sides.values():
             for key in side.installed:
-                if key not in side.wanted or key in side.extra:
+                unwanted = key not in side.wanted
+                if unwanted or key in side.extra:
                     side.pending[key] = None
+                    count += unwanted
+        return count
 
     def _form_for(self, afi: int, target: Target) -> Form:
         hops = target[2]

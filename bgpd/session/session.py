@@ -163,8 +163,11 @@ class Session(Actions):
         """Settings that cost no reset change in place; any others belong between `stop` and `start`."""
         woken = self.peer.passive and not peer.passive
         self.peer = peer
-        if woken and self._main.state is State.ACTIVE:
-            self._retry_at = -math.inf
+        if self._main.state is State.ACTIVE:
+            if peer.passive:
+                self._retry_at = math.inf
+            elif woken:
+                self._retry_at = -math.inf
         machine = self._established()
         if machine is not None:
             machine.send_hold_time = self._send_hold_time(machine.negotiated)

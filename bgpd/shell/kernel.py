@@ -127,7 +127,8 @@ class Kernel:
 
     def release(self) -> None:
         """The restart phase is over: routes that nobody wants may go."""
-        self.fib.release(time.monotonic())
+        if count := self.fib.release(time.monotonic()):
+            _log.warning("the restart phase is over: %d kernel routes that nothing asks for any more go", count)
         self._flush()
 
     def reconfigure(self, settings: FibSettings, learn: LearnSettings) -> None:

@@ -130,6 +130,21 @@ def test_what_is_not_repeated_after_a_restart_goes_with_end_of_rib() -> None:
     assert sorted(cluster.hosts[A].routes()) == ["10.0.0.0/24", "10.244.1.0/26", "10.244.9.0/26", "fd00::/64"]
 
 
+def test_a_restart_says_who_did_not_come_back() -> None:
+    cluster = mesh([A, B, C])
+    cluster.run(20)
+    for address in (A, B):
+        cluster.kill(address)
+    cluster.run(1)
+    cluster.add(A, cluster.hosts[A].settings)
+    cluster.link(A, "10.0.0.0/24")
+    cluster.start(A)
+    cluster.run(30)
+    said = [line for line in cluster.hosts[A].log if "restart phase" in line]
+    assert said == ["the restart phase ends without p2"]
+    assert not any("restart phase" in line for line in cluster.hosts[C].log)
+
+
 def test_a_peer_that_never_returns_loses_its_routes_at_the_restart_time() -> None:
     cluster = mesh([A, B])
     cluster.run(20)

@@ -233,7 +233,7 @@ def test_nothing_is_deleted_while_deletions_are_held() -> None:
     assert flush(table) == []
     want(table, OTHER, route(3))
     assert flush(table) == [("add", OTHER, 1024), ("delete", OTHER, 77)]
-    table.release(1.0)
+    assert table.release(1.0) == 1
     assert flush(table) == [("delete", KEY, 1024)]
 
 

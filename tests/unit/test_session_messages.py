@@ -474,6 +474,14 @@ class TestOpening:
         script.pass_time(0.0)
         assert len(script.events(Connect)) == 1
 
+    def test_an_active_peer_that_becomes_passive_is_not_dialled_any_more(self) -> None:
+        script = Script(peer_settings("tor", 65001))
+        script.session.start(0.0)
+        script.session.update_settings(peer_settings("tor", 65001, passive=True))
+        script.pass_time(1000.0)
+        assert script.events(Connect) == []
+        assert script.accept() is not None
+
     def test_a_new_keepalive_time_holds_without_a_new_session(self) -> None:
         script, _ = script_in(State.ESTABLISHED)
         script.session.update_settings(peer_settings("tor", 65001, keepalive_time=2))

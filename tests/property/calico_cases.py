@@ -53,7 +53,7 @@ _CONFIGURATION: Table = (
     ("ignoredInterfaces", 0.3, (["eth1", "docker*"],)),
     ("logSeverityScreen", 0.4, ("Debug", "info", "Warning", "TRACE")),
     ("nodeMeshMaxRestartTime", 0.3, ("10s", "1m", "1500ms", "0s")),
-    ("nodeMeshPassword", 0.2, ({"secretKeyRef": {"name": "sec", "key": "k"}},
+    ("nodeMeshPassword", 0.3, ({"secretKeyRef": {"name": "sec", "key": "k"}},
                                {"secretKeyRef": {"name": "sec", "key": "gone"}})),
 )  # fmt: skip
 _OF_A_NODE: Table = (
@@ -79,7 +79,7 @@ _NODE: Table = (
 )
 _POOL: Table = (
     ("cidr", 1, (
-        "10.244.0.0/16", "10.244.1.0/24", "10.0.0.0/8", "10.245.0.0/16", "2.0.0.0/8",
+        "10.244.0.0/16", "10.244.1.0/24", "10.0.0.0/8", "10.245.0.0/16", "8.0.0.0/6", "2.0.0.0/8",
         "fd00:10:244::/64", "fd00:10::/32", "fd00:10:245::/64",
     )),
     ("disableBGPExport", 0.3, (True, False)),
@@ -115,7 +115,7 @@ _ENDPOINT: Table = (
 _ENVIRONMENT: Table = (
     ("CALICO_ROUTER_ID", 0.3, ("hash", "9.9.9.9", "", "nonsense")),
     ("CALICO_ADVERTISE_CLUSTER_IPS", 0.1, ("10.112.0.0/16", "fd00:97::/112")),
-    ("CALICO_K8S_NODE_REF", 0.2, ("host-a",)),
+    ("CALICO_K8S_NODE_REF", 0.4, ("host-a",)),
     ("NAMESPACE", 0.2, ("calico-system",)),
 )
 
@@ -137,7 +137,7 @@ def cluster(r: Random) -> Cluster:
     """A cluster; node `a` is always there and has an address."""
     documents = [
         *_nodes(r), *_configurations(r), *_pools(r), *_blocks(r), *_secrets(r),
-        *(document for number in range(r.randint(0, 3)) for document in _service(r, number)),
+        *(document for number in range(r.randint(0, 4)) for document in _service(r, number)),
         *(_object("BGPFilter", name, bgp_filter(r)) for name in FILTERS if r.random() < 0.7),
         *(_object("BGPPeer", f"p{number}", bgp_peer(r)) for number in r.sample(range(8), r.randint(0, 4))),
     ]  # fmt: skip
@@ -180,7 +180,7 @@ def _configurations(r: Random) -> Iterator[Spec]:
 
 
 def _pools(r: Random) -> Iterator[Spec]:
-    for number in range(r.randint(0, 4)):
+    for number in range(r.randint(0, 5)):
         spec = fields(r, _POOL)
         if ":" not in spec["cidr"] and r.random() < 0.5:
             spec["ipipMode"] = r.choice(_ENCAPSULATION)
@@ -196,8 +196,9 @@ def _blocks(r: Random) -> Iterator[Spec]:
 
 
 def _secrets(r: Random) -> Iterator[Spec]:
-    for space, word in (("kube-system", "one"), ("calico-system", "two")):
+    for space in ("kube-system", "calico-system"):
         if r.random() < 0.6:
+            word = r.choice(("one", "two", "three"))
             data: dict[str, Any] = {"stringData": {"k": word, "empty": ""}}
             if r.random() < 0.5:
                 data = {"data": {"k": b64encode(word.encode()).decode()}}
@@ -251,7 +252,8 @@ def _files(r: Random, documents: Sequence[Spec]) -> dict[str, Any]:
 
 # --- live steps
 
-_KEPT = 0.75
+_KEPT = MappingProxyType({"Secret": 0.4, "EndpointSlice": 0.6})
+_MOSTLY_KEPT = 0.75
 
 
 def _key(document: Spec) -> tuple[str, str, str]:
@@ -264,7 +266,7 @@ def later(r: Random, before: Cluster) -> Cluster:
     old = {_key(document): document for document in before.documents}
     new = {_key(document): document for document in cluster(r).documents}
     for key in sorted(old.keys() | new.keys()):
-        if r.random() < _KEPT or (key not in new and key == ("Node", "", NODE)):
+        if r.random() < _KEPT.get(key[0], _MOSTLY_KEPT) or (key not in new and key == ("Node", "", NODE)):
             continue
         if key in new:
             old[key] = new[key]

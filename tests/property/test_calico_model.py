@@ -26,32 +26,41 @@ PROBES = 25
 def case(seed: int) -> dict[str, Any]:
     """A cluster that changes twice, in the form of Calico's cases."""
     r = Random(seed)
-    cluster = calico_cases.cluster(r)
-    steps = [_step(r, None, cluster)]
-    for _ in range(STEPS - 1):
+    before, cluster = None, calico_cases.cluster(r)
+    refused: frozenset[str] = frozenset()
+    steps: list[dict[str, Any]] = []
+    for _ in range(STEPS):
+        step = _step(r, before, cluster)
+        bad = calico_cases.spoilt(r, cluster)
+        healed = {_shown(document) for document in (*step["resources"], *step["deletes"])}
+        refused = (refused - healed) | {_shown(document) for document in bad}
+        steps.append({**step, "resources": [*step["resources"], *bad], "refused": sorted(refused)})
         before, cluster = cluster, calico_cases.later(r, cluster)
-        steps.append(_step(r, before, cluster))
     return {"name": f"seed {seed}", "node": NODE, "env": cluster.env, "steps": steps}
 
 
 def _step(r: Random, before: Cluster | None, after: Cluster) -> dict[str, Any]:
-    """What has changed, then versions that must be refused, and what the model makes of it."""
+    """What has changed, and what the model makes of it."""
     old = before.documents if before is not None else ()
-    there = {_reference(document) for document in after.documents}
-    gone = [dict(reference) for document in old if (reference := _reference(document)) not in there]
-    changed = [document for document in after.documents if document not in old]
+    there = {_key(document) for document in after.documents}
     routes = {family: calico_cases.probes(r, family, PROBES) for family in FAMILIES}
     return {
-        "resources": [*changed, *calico_cases.spoilt(r, after)],
-        "deletes": gone,
+        "resources": [document for document in after.documents if document not in old],
+        "deletes": [
+            {"kind": document["kind"], **document["metadata"]} for document in old if _key(document) not in there
+        ],
         "files": after.files,
         "expected": expected(after, routes),
     }
 
 
-def _reference(document: Any) -> tuple[tuple[str, str], ...]:
-    meta = document["metadata"]
-    return ("kind", document["kind"]), ("namespace", meta.get("namespace", "")), ("name", meta["name"])
+def _key(document: Any) -> tuple[str, str, str]:
+    return document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"]
+
+
+def _shown(document: Any) -> str:
+    """A document or a reference, as problems name it."""
+    return f"{document['kind']}/{document.get('metadata', document)['name']}"
 
 
 def run(seed: int) -> CaseResult:

@@ -98,6 +98,11 @@ def run_document(case: Any, *, quirks: bool = False) -> CaseResult:
         if compiled.settings is None or cluster is None:
             result.wrong.append(f"step {number}: no settings: {'; '.join(map(str, compiled.problems))}")
             continue
+        if "refused" in step:
+            refused = sorted({problem.object for problem in compiled.problems if problem.refused})
+            result.checks += 1
+            if refused != step["refused"]:
+                result.wrong.append(f"step {number}: refused are {refused}, should be {step['refused']}")
         if quirks and compile(judged, node, env, None, pods) != compiled:
             result.wrong.append(f"step {number}: from scratch it is another outcome than with what is remembered")
         for name, family in _NAMES.items():
@@ -210,8 +215,12 @@ def _compare_peer(now: _Now, peer: PeerSettings, expected: Any) -> None:
         "allow_own_as": peer.allow_local_as,
         "gateway": "recursive" if now.settings.resolve_next_hops else "direct",
     }
-    if "keepalive_time" in expected:
-        found["keepalive_time"] = peer.keepalive_time
+    further = {
+        "keepalive_time": peer.keepalive_time,
+        "hold_time": peer.hold_time,
+        "allow_own_cluster": peer.allow_own_cluster,
+    }
+    found.update((name, value) for name, value in further.items() if name in expected)
     for name, value in found.items():
         now.check(f"{peer.name} {name}", value, expected[name])
     chains = now.settings.import_terms(family), now.settings.export_terms(family)

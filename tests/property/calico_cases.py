@@ -117,6 +117,7 @@ _ENVIRONMENT: Table = (
     ("CALICO_ADVERTISE_CLUSTER_IPS", 0.1, ("10.112.0.0/16", "fd00:97::/112")),
     ("CALICO_K8S_NODE_REF", 0.4, ("host-a",)),
     ("NAMESPACE", 0.2, ("calico-system",)),
+    ("USE_POD_CIDR", 0.1, ("true",)),
 )
 
 
@@ -163,7 +164,8 @@ def _nodes(r: Random) -> Iterator[Spec]:
         if name != NODE and r.random() < 0.06:
             spec = {}
         labels = fields(r, (("rack", 0.8, ("one", "two")), ("rr", 0.3, ("true", "false")), (EXCLUDE, 0.1, ("true",))))
-        yield _object("Node", name, spec, labels=labels)
+        status = {"podCIDRs": r.sample(_BLOCKS, r.randint(0, 2))}
+        yield {**_object("Node", name, spec, labels=labels), "status": status}
 
 
 def _configurations(r: Random) -> Iterator[Spec]:

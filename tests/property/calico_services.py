@@ -19,16 +19,26 @@ def is_single(cidr: str) -> bool:
 
 def blocks(cluster: Cluster, family: str) -> list[str]:
     """Own affinities that count (1.3): a host's, not pending, not deleted. Quirk 11: pendingDeletion does."""
-    specs = cluster.specs("BlockAffinity").values()
-    own = (
+    own = _pod_cidrs(cluster) if cluster.env.get("USE_POD_CIDR") == "true" else _affinities(cluster)
+    return sorted({cidr for cidr in own if cluster.is_of(family, cidr)})
+
+
+def _affinities(cluster: Cluster) -> list[str]:
+    return [
         spec["cidr"]
-        for spec in specs
+        for spec in cluster.specs("BlockAffinity").values()
         if spec["node"] == NODE
         and spec.get("type", "host") == "host"
         and spec.get("state") != "pending"
         and spec.get("deleted") not in (True, "true")
-    )
-    return sorted({cidr for cidr in own if cluster.is_of(family, cidr)})
+    ]
+
+
+def _pod_cidrs(cluster: Cluster) -> list[str]:
+    """With host-local IPAM there are no affinities (1.4)."""
+    own = next(document for document in cluster.of("Node") if document["metadata"]["name"] == NODE)
+    found: list[str] = own["status"]["podCIDRs"]
+    return found
 
 
 def pools(cluster: Cluster, family: str) -> list[Spec]:

@@ -77,6 +77,33 @@ def test_the_node_does_what_the_model_says(seed: int) -> None:
     assert not result.wrong, f"seed {seed}: " + "\n".join(result.wrong[:5])
 
 
+def test_a_difference_is_noticed() -> None:
+    """In one verdict of one policy, in one parameter of one session, in one route."""
+    for seed in range(5):
+        for spoil in (_flip_a_verdict, _change_a_port, _drop_a_route):
+            changed = case(seed)
+            if any(spoil(family) for step in changed["steps"] for family in step["expected"].values()):
+                assert run_document(changed, quirks=True).wrong, f"seed {seed}: {spoil.__name__}"
+
+
+def _flip_a_verdict(family: dict[str, Any]) -> bool:
+    for policy in family["probes"]["policies"]:
+        for verdict in policy["verdicts"]:
+            verdict[1:] = ["accept", {}] if verdict[1] == "reject" else ["reject"]
+            return True
+    return False
+
+
+def _change_a_port(family: dict[str, Any]) -> bool:
+    for peer in family["peers"][:1]:
+        peer["port"] += 1
+    return bool(family["peers"])
+
+
+def _drop_a_route(family: dict[str, Any]) -> bool:
+    return bool(family["static_routes"]) and bool(family["static_routes"].pop())
+
+
 def main(first: int, beyond: int) -> int:
     """Try the seeds; the exit status."""
     failed = checks = 0

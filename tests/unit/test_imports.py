@@ -178,3 +178,10 @@ def test_module_imports_only_its_layer(name: str) -> None:
 )
 def test_rule_sees_a_breach(name: str, wanted: str) -> None:
     assert list(breaches(name, wanted))
+
+
+def test_the_model_of_calicos_rules_takes_nothing_from_what_it_is_held_against() -> None:
+    models = sorted((ROOT / "tests" / "property").glob("calico_*.py"))
+    found = {wanted for path in models for wanted in imports(f"tests.property.{path.stem}", path)}
+    ours = {wanted for wanted in found if wanted.partition(".")[0] in (*PACKAGES, "tests")}
+    assert len(models) > 5 and all(wanted.startswith("tests.property.calico_") for wanted in ours), ours

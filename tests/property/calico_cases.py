@@ -12,8 +12,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
-from tests.property.calico_cluster import NODE, SELECTORS, Cluster, Spec
-from tests.property.calico_peerings import FILTERS, bgp_filter, bgp_peer, unset
+from tests.property.calico_cluster import NODE, Cluster, Spec
+from tests.property.calico_peerings import FILTERS, SELECTORS, bgp_filter, bgp_peer, unset
 from tests.property.calico_services import EXCLUDE
 
 __all__ = ["cluster", "later", "probes", "spoilt"]
@@ -284,7 +284,7 @@ _SPOILT: Mapping[str, Spec] = MappingProxyType(
     {
         "Node": {"bgp": {"ipv4Address": "10.0.0.300/24"}},
         "BGPConfiguration": {"listenPort": 70000, "asNumber": 7},
-        "BGPPeer": {"peerIP": "10.0.0.12", "asNumber": 65001, "peerSelector": next(iter(SELECTORS))},
+        "BGPPeer": {"peerIP": "10.0.0.12", "asNumber": 65001, "peerSelector": SELECTORS[0]},
         "BGPFilter": {"exportV4": [{"action": "Maybe"}]},
         "IPPool": {"cidr": "10.0.0.0/40"},
         "BlockAffinity": {"cidr": "10.244.1.0/26", "node": NODE, "state": "lost"},

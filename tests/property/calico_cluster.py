@@ -7,7 +7,7 @@ Written from the reference alone: nothing of `config` is imported here, nor by t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
@@ -15,7 +15,9 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["FAMILIES", "MAXIMUM", "NODE", "SELECTORS", "Cluster", "Spec", "asn", "host", "inside", "net", "seconds"]
+from tests.property.calico_selectors import meaning
+
+__all__ = ["FAMILIES", "MAXIMUM", "NODE", "Cluster", "Spec", "asn", "host", "inside", "net", "seconds"]
 
 Spec = Mapping[str, Any]
 Labels = Mapping[str, str]
@@ -25,25 +27,6 @@ NODE = "a"
 MAXIMUM = 2**31 - 1
 """M of the reference."""
 _UNITS = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3600})
-
-SELECTORS: Mapping[str, Callable[[Labels], bool]] = MappingProxyType(
-    {
-        "all()": lambda labels: True,
-        "  ": lambda labels: True,
-        "rack == 'one'": lambda labels: labels.get("rack") == "one",
-        "rack != 'one' && has(rr)": lambda labels: labels.get("rack") != "one" and "rr" in labels,
-        "!has(rr)": lambda labels: "rr" not in labels,
-        "rr in {'true','x'} || rack starts with 'tw'": lambda labels: (
-            labels.get("rr") in ("true", "x") or labels.get("rack", "").startswith("tw")
-        ),
-        "rack not in {'one',}": lambda labels: labels.get("rack") != "one",
-        "!(rack contains 'w' || rr == \"true\")": lambda labels: (
-            "w" not in labels.get("rack", "") and labels.get("rr") != "true"
-        ),
-        "rack notin {} && rack ends  with 'e'": lambda labels: labels.get("rack", "").endswith("e"),
-    }
-)
-"""Selectors with what they mean (5)."""
 
 
 def asn(value: object) -> int | None:
@@ -150,7 +133,7 @@ class Cluster:
 
     def selects(self, selector: str, node: str) -> bool:
         """Whether a selector over Node labels matches a node."""
-        return SELECTORS[selector](self.labels(node))
+        return meaning(selector)(self.labels(node))
 
     def asn_of(self, node: str) -> int:
         """Its own AS number, else the cluster's."""

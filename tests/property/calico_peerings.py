@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from tests.property.calico_cluster import MAXIMUM, SELECTORS
+from tests.property.calico_cluster import MAXIMUM
 
-__all__ = ["FILTERS", "bgp_filter", "bgp_peer", "unset"]
+__all__ = ["FILTERS", "SELECTORS", "bgp_filter", "bgp_peer", "unset"]
 
 FILTERS = ("f", "g", "h")
+SELECTORS = (
+    "all()", "  ", "rack == 'one'", "rack != 'one' && has(rr)", "!has(rr)", "rack not in {'one',}",
+    "rr in {'true','x'} || rack starts with 'tw'", "!(rack contains 'w' || rr == \"true\")",
+    "rack notin {} && rack ends  with 'e'",
+)  # fmt: skip
 _MISSING = "gone"
 """A filter that never exists."""
 _NUMBERS = (64512, 64513, 65001, "1.10")
@@ -70,13 +75,13 @@ def _own_side(r: Random) -> dict[str, Any]:
     choice = r.random()
     if choice < 0.25:
         return {"node": r.choice(("a", "a", "b", "zz"))}
-    return {"nodeSelector": r.choice(list(SELECTORS))} if choice < 0.6 else {}
+    return {"nodeSelector": r.choice(SELECTORS)} if choice < 0.6 else {}
 
 
 def _peer_side(r: Random) -> dict[str, Any]:
     choice = r.random()
     if choice < 0.35:
-        found: dict[str, Any] = {"peerSelector": r.choice(list(SELECTORS))}
+        found: dict[str, Any] = {"peerSelector": r.choice(SELECTORS)}
         return {**found, "asNumber": 0} if r.random() < 0.1 else found
     if choice < 0.5:
         return {"localWorkloadSelector": "app == 'x'", "asNumber": r.choice((65010, *_NUMBERS))}

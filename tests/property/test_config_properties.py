@@ -201,39 +201,7 @@ def test_json_comes_back(value: object) -> None:
     assert load_json(json.dumps(value)) == _as_text(value)
 
 
-# --- selectors against a plain evaluator
-
-labels = st.dictionaries(st.sampled_from(["a", "b", "in"]), st.sampled_from(["x", "xy", ""]), max_size=3)
-tests = st.sampled_from(
-    [
-        ("all()", lambda have: True),
-        ("has(a)", lambda have: "a" in have),
-        ("a == 'x'", lambda have: have.get("a") == "x"),
-        ("b != 'x'", lambda have: have.get("b") != "x"),
-        ("in in {'x', ''}", lambda have: have.get("in") in ("x", "")),
-        ("a not in {'x',}", lambda have: have.get("a") != "x"),
-        ("b contains 'y'", lambda have: "y" in have.get("b", "")),
-        ("a starts with 'x'", lambda have: have.get("a", "").startswith("x")),
-        ("a ends with ''", lambda have: "a" in have),
-    ]
-)
-
-
-def _combine(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    negation = inner.map(lambda one: (f"!({one[0]})", lambda have: not one[1](have)))
-    both = st.tuples(inner, inner).map(
-        lambda two: (f"({two[0][0]}) && ({two[1][0]})", lambda have: two[0][1](have) and two[1][1](have))
-    )
-    either = st.tuples(inner, inner).map(
-        lambda two: (f"({two[0][0]})||({two[1][0]})", lambda have: two[0][1](have) or two[1][1](have))
-    )
-    return negation | both | either
-
-
-@given(st.recursive(tests, _combine, max_leaves=8), labels)
-def test_selectors_against_a_plain_evaluator(expression: Any, have: dict[str, str]) -> None:
-    text, holds = expression
-    assert parse_selector(text).matches(have) == bool(holds(have))
+# --- selectors; test_selector_model holds them against the grammar
 
 
 @given(st.text(alphabet="ab!()&|='\"{}, \thasil.notcontains", max_size=40))

@@ -19,7 +19,7 @@ from tests.property.calico_services import EXCLUDE
 __all__ = ["cluster", "later", "probes", "spoilt"]
 
 Table = Sequence[tuple[str, float, Sequence[Any]]]
-NODES = ("a", "b", "c", "d", "e")
+NODES = (NODE, "b", "c.example", "node.d", "e-5")
 
 
 def fields(r: Random, table: Table) -> dict[str, Any]:

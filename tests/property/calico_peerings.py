@@ -45,7 +45,7 @@ def bgp_peer(r: Random) -> dict[str, Any]:
         ("sourceAddress", 0.2, ("UseNodeIP", "None")),
         ("maxRestartTime", 0.2, ("10s", "400ms", "1m", "0s")),
         ("keepaliveTime", 0.2, ("7s", "0s", "1.6s")),
-        ("ttlSecurity", 0.2, (0, 1, 255)),
+        ("ttlSecurity", 0.35, (0, 1, 255)),
         ("reversePeering", 0.3, ("Auto", "Manual")),
     )
     spec |= {name: r.choice(values) for name, chance, values in chances if r.random() < chance}
@@ -74,7 +74,7 @@ def unset(r: Random, spec: dict[str, Any], empty: Mapping[str, Any]) -> dict[str
 def _own_side(r: Random) -> dict[str, Any]:
     choice = r.random()
     if choice < 0.25:
-        return {"node": r.choice(("a", "a", "b", "zz"))}
+        return {"node": r.choice(("a", "a", "b", "node.d", "nowhere"))}
     return {"nodeSelector": r.choice(SELECTORS)} if choice < 0.6 else {}
 
 

@@ -6,6 +6,7 @@ The parts, from the inside out:
 * `entries`: forwarding entries (`Form`) and nexthop objects (`Nexthop`), shared by all prefixes that use them.
 * `nexthops`: our nexthop objects, their ids and their life. `side`: one family's state. `picture`: a running dump.
 * `writer`, `table`: FibTable. Wanted and installed in, operations out; the write rules stand in `table`.
+* `objects`: what nexthop objects of others mean for their routes.
 * `learn`: Learner. Links, addresses and foreign routes in, the host's own routes (`LocalChange`) out.
 * `netlink`: the sockets; the only part that is not pure. `bgpd.shell.kernel` puts all of it to work on a loop.
 

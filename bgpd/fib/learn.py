@@ -17,6 +17,7 @@ from collections.abc import Iterable
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
 from bgpd.fib import messages as nl
+from bgpd.fib.objects import NexthopObjects
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import Hop, LocalChange, LocalRoute
 from bgpd.settings import LearnSettings
@@ -84,7 +85,7 @@ class Learner:
         self._addresses: dict[nl.Address, None] = {}
         self._networks: dict[tuple[int, bytes], dict[nl.Address, None]] = {}
         self._routes: dict[int, dict[bytes, list[nl.RouteShape]]] = {nl.AF_INET: {}, nl.AF_INET6: {}}
-        self._objects: dict[int, nl.NexthopObject] = {}
+        self._objects = NexthopObjects()
         self._address_set: frozenset[bytes] | None = None
         self._devices: dict[str, int] | None = None
         self._told: dict[_Name, LocalRoute] = {}
@@ -92,6 +93,8 @@ class Learner:
         self._seen: dict[int, dict[bytes, list[nl.RouteShape]]] = {}
         self._dumping = -1
         self._touched: set[tuple[int, bytes]] = set()
+        self.suspect = False
+        """A nexthop object that routes lead to changed: a full dump is wanted. The caller clears it."""
         self.reconfigure(settings, own_protocol)
 
     def reconfigure(self, settings: LearnSettings, own_protocol: int) -> None:
@@ -179,11 +182,19 @@ class Learner:
             self._dirty[SourceKind.DIRECT, address.family, address.network] = None
 
     def on_nexthop(self, new: bool, item: nl.NexthopObject) -> None:
-        """A nexthop object of anyone: needed where the kernel names the object alone (nexthop_compat_mode 0)."""
-        if new:
-            self._objects[item.id] = item
-        else:
-            self._objects.pop(item.id, None)
+        """A nexthop object of anyone came, changed or went."""
+        self._objects_changed(self._objects.put(new, item))
+
+    def _objects_changed(self, idents: set[int]) -> None:
+        """These, in use, are gone and have taken their routes along, or lead elsewhere. The kernel need not tell of
+        the routes: a dump does."""
+        if not idents:
+            return
+        self.suspect = True
+        for afi, routes in self._routes.items():
+            for key in [key for key, shapes in routes.items() if any(shape.nexthop_id in idents for shape in shapes)]:
+                gone = [shape for shape in routes[key] if shape.nexthop_id and shape.nexthop_id not in self._objects]
+                self._set(afi, key, [shape for shape in routes[key] if shape not in gone])
 
     def _refusal(self, shape: nl.RouteShape) -> str:
         """Why no route of this shape is learned, or ""."""
@@ -239,10 +250,13 @@ class Learner:
             self._set(afi, key, [shape, *others])
 
     def _set(self, afi: int, key: bytes, shapes: list[nl.RouteShape]) -> None:
+        routes = self._routes[afi]
+        self._objects.count(shapes, 1)
+        self._objects.count(routes.get(key, ()), -1)
         if shapes:
-            self._routes[afi][key] = shapes
+            routes[key] = shapes
         else:
-            self._routes[afi].pop(key, None)
+            routes.pop(key, None)
         self._dirty[SourceKind.KERNEL, afi, key] = None
         if self._dumping >= 0:
             self._touched.add((afi, key))
@@ -268,7 +282,7 @@ class Learner:
 
     def dump_nexthops(self, items: Iterable[nl.NexthopObject]) -> None:
         """All nexthop objects."""
-        self._objects = {item.id: item for item in items}
+        self._objects_changed(self._objects.replace(items))
 
     def begin_dump(self, ifindex: int = 0) -> None:
         """A dump begins: of the whole table, or of the routes that leave by one interface."""
@@ -302,7 +316,13 @@ class Learner:
             return
         have = self._routes[afi].get(key, [])
         if ifindex:
-            found = [*found, *(shape for shape in have if not shape.uses(ifindex))]
+            # A group that lost a member no longer leads by the interface; what became of objects is known already.
+            objects = {(item.metric, item.nexthop_id) for item in found}
+            found = found + [
+                item
+                for item in have
+                if ((item.metric, item.nexthop_id) not in objects if item.nexthop_id else not item.uses(ifindex))
+            ]
         if found != have:
             self._set(afi, key, found)
 
@@ -348,7 +368,7 @@ class Learner:
         if not self.settings.kernel or not routes or not _ordinary(afi, key):
             return None
         shape = min(routes, key=lambda item: item.metric)
-        hops = tuple(Hop(*hop) for hop in shape.hops or self._object_hops(shape.nexthop_id))
+        hops = tuple(Hop(*hop) for hop in shape.hops or self._objects.hops(shape.nexthop_id))
         interface = self.interface_name(hops[0].interface) if len(hops) == 1 else ""
         return LocalRoute(
             _FAMILIES[afi],
@@ -361,15 +381,6 @@ class Learner:
             _label(shape, interface),
             reachable=shape.type == nl.RTN_UNICAST,
         )
-
-    def _object_hops(self, ident: int) -> tuple[nl.HopKey, ...]:
-        item = self._objects.get(ident)
-        if item is None:
-            return ()
-        if item.hop:
-            return (item.hop,)
-        members = (self._objects.get(member) for member in item.group)
-        return tuple(member.hop for member in members if member and member.hop)
 
 
 def _label(shape: nl.RouteShape, interface: str) -> str:

@@ -295,6 +295,7 @@ class Kernel:
             if item:
                 self.learner.on_nexthop(kind == nl.NEWNEXTHOP, item)
                 self.fib.on_nexthop_event(kind == nl.NEWNEXTHOP, item, now)
+                self._look_again()
         elif kind in (nl.NEWADDR, nl.DELADDR):
             address = nl.parse_address(data, start, end)
             if address:
@@ -337,6 +338,12 @@ class Kernel:
         if at < self._checks.get(ifindex, inf):
             self._checks[ifindex] = at
             self._wake.set()
+
+    def _look_again(self) -> None:
+        """A full dump, where what happened to nexthop objects of others leaves their routes in doubt."""
+        if self.learner.suspect:
+            self.learner.suspect = False
+            self._want_full()
 
     def _want_full(self) -> None:
         """A full dump soon, but never dump after dump."""
@@ -394,6 +401,9 @@ class Kernel:
         if enabled:
             fib.dump_nexthops(objects or (), started)
         self.learner.dump_nexthops(objects or ())
+        if ifindex:
+            self._look_again()
+        self.learner.suspect = False  # a full dump looks at all routes anyway
         complete = await self._dump_routes(ifindex)
         if not ifindex:
             self.dumps += 1

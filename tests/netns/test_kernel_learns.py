@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 
 import pytest
 
-from bgpd.family import format_prefix, parse_address, parse_prefix
+from bgpd.family import format_address, format_prefix, parse_address, parse_prefix
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import LocalChange, LocalRoute
 from bgpd.settings import FibSettings, LearnSettings
@@ -235,3 +236,43 @@ def test_why_a_route_of_the_kernel_is_no_local_route(host: Host) -> None:
             assert why(prefix) == ""
 
     run(host, FibSettings(), steps, release=False)
+
+
+@pytest.mark.parametrize("compat", [1, 0])
+def test_routes_through_nexthop_objects_of_others(host: Host, compat: int) -> None:
+    """As FRR writes them. The kernel tells nothing of the routes when their object goes or a group loses a member, and
+    without compat mode nothing of a changed object either."""
+    told: list[LocalChange] = []
+    command = ["ip", "netns", "exec", host.name, "sysctl", "-qw", f"net.ipv4.nexthop_compat_mode={compat}"]
+    subprocess.run(command, check=True)
+
+    def gateways(prefix: str) -> set[str]:
+        route = view(told).get((SourceKind.KERNEL, prefix))
+        return {format_address(hop.gateway) for hop in route.hops} if route else set()
+
+    async def steps(kernel: Kernel) -> None:
+        for command in (
+            "nexthop add id 5 via 10.0.0.2 dev v0",
+            "nexthop add id 6 via 10.9.0.2 dev w0",
+            "nexthop add id 7 group 5/6",
+            "nexthop add id 8 via fd00::2 dev v0",
+            "route add default nhid 7 proto static",
+            "route add 172.16.0.0/16 nhid 5 proto static",
+            "-6 route add default nhid 8 proto static",
+        ):
+            host.ip(command)
+        await until(lambda: gateways("0.0.0.0/0") == {"10.0.0.2", "10.9.0.2"} and gateways("::/0") == {"fd00::2"})
+        host.ip("nexthop replace id 5 via 10.0.0.3 dev v0")
+        host.ip("nexthop replace id 8 via fd00::3 dev v0")
+        await until(lambda: gateways("0.0.0.0/0") == {"10.0.0.3", "10.9.0.2"} and gateways("::/0") == {"fd00::3"})
+        before = len(told)
+        host.ip("link set w1 down")  # w0 loses its carrier, the group a member; the route stays
+        await until(lambda: gateways("0.0.0.0/0") == {"10.0.0.3"})
+        assert all(change.route is not None for change in told[before:]), told[before:]
+        host.ip("nexthop del id 5")
+        await until(lambda: not gateways("0.0.0.0/0") and not gateways("172.16.0.0/16"))
+        host.ip("nexthop del id 8")
+        await until(lambda: not gateways("::/0"))
+        await until(lambda: not host.routes(4, "proto static") and not kernel.learner.suspect)
+
+    run(host, FibSettings(), steps, told)

@@ -74,7 +74,7 @@ class Forwarding:
         leaf = ending(self._node(family, chosen), key)
         if not leaf.accepted:
             return None
-        if family not in self._tunnels or chosen.fixed is not None:
+        if family not in self._tunnels or not chosen.source.is_bgp:
             return self._route(entry, chosen)
         return self._tunnelled(family, entry, chosen, leaf, (key,))[key]
 
@@ -82,7 +82,7 @@ class Forwarding:
         self, family: Family, entry: Entry, chosen: Path, keys: Sequence[bytes], result: dict[bytes, FibRoute | None]
     ) -> None:
         for leaf, part in pour(self._node(family, chosen), keys):
-            if leaf.accepted and family in self._tunnels and chosen.fixed is None:
+            if leaf.accepted and family in self._tunnels and chosen.source.is_bgp:
                 result.update(self._tunnelled(family, entry, chosen, leaf, part))
             else:
                 result.update(dict.fromkeys(part, self._route(entry, chosen) if leaf.accepted else None))
@@ -109,7 +109,7 @@ class Forwarding:
         if not leaf.accepted:
             return None, leaf.label
         route = self._wanted_one(family, entry, key)
-        if family not in self._tunnels or chosen.fixed is not None:
+        if family not in self._tunnels or not chosen.source.is_bgp:
             return route, leaf.label
         return route, leaf.label + self._about_tunnel(chosen, leaf.subject.tunnel)
 
@@ -142,15 +142,16 @@ class Forwarding:
     def _tunnelled(
         self, family: Family, entry: Entry, chosen: Path, leaf: Leaf, keys: Sequence[bytes]
     ) -> dict[bytes, FibRoute | None]:
-        """Routes under a chain that names tunnels. Each path of an ECMP set goes the way that the chain gives *it*:
-        BIRD's multipath routes forget the tunnel, and with it the packets."""
+        """BGP routes under a chain that names tunnels: others have no BGP next hop, and a gateway (reachableBy) need be
+        no end of any tunnel. Each path of an ECMP set goes the way that the chain gives *it*: BIRD's multipath routes
+        forget the tunnel, and with it the packets."""
         ways: dict[bytes, tuple[Hop, ...]] = dict.fromkeys(keys, self._way(chosen, leaf.subject.tunnel))
         for path in multipath(paths(entry), chosen)[1:]:
             for other, part in pour(self._node(family, path), keys):
                 way = self._way(path, other.subject.tunnel)
                 for key in part:
                     ways[key] += way
-        metric = self._metric(chosen) if chosen.source.is_bgp else 0
+        metric = self._metric(chosen)
         made: dict[tuple[Hop, ...], FibRoute | None] = {}
         for way in set(ways.values()):
             hops = tuple(dict.fromkeys(way))[: self.settings.multipath]

@@ -92,7 +92,10 @@ class LocalRoutes:
         return self._make(source, self._attrs(route, b""), route.label, -1, "", fixed=fixed)
 
     def _resolve_through(self, route: StaticRoute, hops: dict[int, NextHop], gone: bool = False) -> None:
-        """A static route with a gateway resolves next hops; its own gateway resolves through the others."""
+        """A static route with a gateway resolves next hops; its own gateway resolves through the others. So the host
+        route of a peer by the peer itself says nothing new, and would keep itself alive."""
+        if route.gateway == route.key[1:]:
+            return
         local: LocalRoute | None = None
         if not gone:
             through = self.shared.next_hops.get(route.gateway) if route.gateway else None

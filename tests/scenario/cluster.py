@@ -82,10 +82,12 @@ class Cluster:
         host.speaker.on_local([LocalChange(SourceKind.KERNEL, family, key, route)], self.now)
         self._settle(host)
 
-    def link(self, address: str, prefix: str) -> None:
-        """The host has an address in this subnet."""
+    def link(self, address: str, prefix: str, present: bool = True) -> None:
+        """The host has an address in this subnet, or no longer."""
         family, key = parse_prefix(prefix)
-        route = LocalRoute(family, key, SourceKind.DIRECT, (Hop(b"", 2),), 0, "eth0", 0, "address of eth0")
+        route = None
+        if present:
+            route = LocalRoute(family, key, SourceKind.DIRECT, (Hop(b"", 2),), 0, "eth0", 0, "address of eth0")
         host = self.hosts[address]
         host.speaker.on_local([LocalChange(SourceKind.DIRECT, family, key, route)], self.now)
         self._settle(host)

@@ -8,10 +8,10 @@ import pytest
 from attrs import evolve
 
 from bgpd.effects import Connect, Rekey, Send
-from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_prefix
+from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_address, parse_prefix
 from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
 from bgpd.rib.slices import SLICE
-from bgpd.routes import RouteKind
+from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.session.fsm import State
 from bgpd.session.session import DIAL_WAIT
 from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
@@ -497,3 +497,25 @@ def test_another_password_needs_no_reset() -> None:
     (sent,) = (effect for effect in effects if isinstance(effect, Send))
     assert effects.index(rekey) < effects.index(sent) and sent.data == KEEPALIVE
     assert host.speaker.peers["p2"].session.conn == conn
+
+
+@pytest.mark.parametrize("gateway", ["10.0.1.9", "10.0.1.1"])
+def test_the_host_route_of_a_peer_goes_with_the_subnet_of_its_gateway(gateway: str) -> None:
+    """Also where the gateway is the peer itself: such a route must not resolve through itself."""
+    family, key = parse_prefix("10.0.1.9/32")
+    static = StaticRoute(family, key, StaticKind.GATEWAY, "reachableBy", parse_address(gateway))
+    cluster = Cluster()
+    host = cluster.add(A, node(A, [], static_routes=(static,)))
+    cluster.link(A, "10.0.1.0/24")
+    cluster.start(A)
+    cluster.run(1)
+    hop = Hop(parse_address(gateway), 2, False)
+    assert host.kernel[family, key] == FibRoute(RouteKind.UNICAST, (hop,), 0)
+    assert host.speaker.shared.next_hops.get(parse_address("10.0.1.9")).hops == (hop,)
+    cluster.link(A, "10.0.1.0/24", present=False)
+    cluster.run(1)
+    assert (family, key) not in host.kernel
+    assert not host.speaker.shared.next_hops.get(parse_address("10.0.1.9")).reachable
+    cluster.link(A, "10.0.1.0/24")
+    cluster.run(1)
+    assert host.kernel[family, key] == FibRoute(RouteKind.UNICAST, (hop,), 0)

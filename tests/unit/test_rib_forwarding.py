@@ -7,7 +7,7 @@ from bgpd.policy import terms as t
 from bgpd.policy.terms import SourceKind, Term, Verdict
 from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.nexthop import NextHop
-from bgpd.rib.path import PREFERENCE, Entry, Path, Source
+from bgpd.rib.path import PREFERENCE, Entry, LocalPath, Path, Source
 from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.settings import FibSettings
 from bgpd.wire.attributes import AttributeTable, rebuild
@@ -121,3 +121,14 @@ def test_a_chain_that_names_no_tunnel_hears_of_no_device() -> None:
     ways = forwarding(t.ACCEPT_ALL)
     assert ways.use_devices({"tunl0": TUNL0}) == []
     assert wanted(ways, {"10.244.2.0/26": path("10.9.0.9")})["10.244.2.0/26"] == unicast(ETH0)
+
+
+def test_a_static_route_inside_an_ipip_pool_goes_by_its_gateway() -> None:
+    """The host route of a peer's reachableBy: the gateway is a router, and need not be the end of a tunnel."""
+    ways = forwarding(ipip("10.244.0.0/16"), tunl0=TUNL0)
+    gateway = path("10.0.0.1").next_hop
+    static = LocalPath(
+        Source("static", SourceKind.STATIC), path("10.0.0.1").attrs, gateway, b"", "reachableBy", -1, "", None
+    )
+    assert wanted(ways, {"10.244.9.9/32": static})["10.244.9.9/32"] == FibRoute(RouteKind.UNICAST, (ETH0,), 0)
+    assert ways.explain(IPV4_UNICAST, static, parse_prefix("10.244.9.9/32")[1])[1] == "IPIP"

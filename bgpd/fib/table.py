@@ -28,7 +28,7 @@ from attrs import frozen
 
 from bgpd.family import Family
 from bgpd.fib import messages as nl
-from bgpd.fib.entries import Form, Nexthop
+from bgpd.fib.entries import PRESENT, Form, Nexthop
 from bgpd.fib.picture import Picture
 from bgpd.fib.side import Side
 from bgpd.fib.writer import FibCounters, FibWriter
@@ -61,6 +61,20 @@ class FibState:
     retry_at: float = inf
     foreign_protocol: int = 0
     nexthop_id: int = 0
+
+
+def _standing(form: Form) -> FibState:
+    """An installed route. One by a group does without the members whose link has no carrier, until they are back."""
+    _type, metric, hops = form.target
+    if form.nexthop is None:
+        return FibState(FibStatus.INSTALLED, hops, metric)
+    lost = [member for member in form.nexthop.members if member.state < PRESENT]
+    failure = next((member.failure for member in lost if member.failure), None)
+    if failure is None:
+        return FibState(FibStatus.INSTALLED, hops, metric, nexthop_id=form.nexthop.id)
+    text = f"without {len(lost)} of its {len(hops)} next hops: {failure.text}"
+    retry = failure.retry_at
+    return FibState(FibStatus.INSTALLED, hops, metric, failure.errno, text, retry, nexthop_id=form.nexthop.id)
 
 
 class FibTable(FibWriter):
@@ -315,7 +329,7 @@ class FibTable(FibWriter):
             held = FibStatus.HELD if self.hold_deletes else FibStatus.PENDING
             return FibState(held, hops, metric)
         if have is not None and have.target == form.target:
-            return FibState(FibStatus.INSTALLED, hops, metric, nexthop_id=have.nexthop.id if have.nexthop else 0)
+            return _standing(have)
         failure = side.refused.get(key) or (form.nexthop.failure if form.nexthop else None)
         other = side.foreign.get(key, {}).get(metric)
         if other is not None or (failure is not None and failure.errno == EEXIST):

@@ -10,7 +10,7 @@ import pytest
 
 from bgpd.family import parse_address, parse_prefix
 from bgpd.fib.table import FibStatus
-from bgpd.routes import FibRoute, Hop
+from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.settings import FibSettings, LearnSettings
 from bgpd.shell.kernel import Kernel
 from tests.netns.support import Host, until
@@ -145,6 +145,27 @@ def test_carrier_flap(host: Host, case: Case, objects: bool) -> None:
             )
 
     run(host, FibSettings(nexthop_objects=objects), steps)
+
+
+def test_a_group_whose_member_has_no_carrier_says_so(host: Host, case: Case) -> None:
+    async def steps(kernel: Kernel) -> None:
+        host.keep_addresses("w0")
+        hops = (*via(host, case.gateways[0]).hops, *via(host, case.far, link="w0").hops)
+        put(kernel, case.prefix, FibRoute(RouteKind.UNICAST, tuple(sorted(hops)), 1024))
+        prefix = parse_prefix(case.prefix)
+        assert kernel.fib.state(*prefix).text == ""
+        host.ip("link set w1 down")
+        # One hop: IPv4 shows it as the route's gateway, IPv6 as a list.
+        await until(lambda: len(host.routes(case.version)[case.prefix].get("nexthops", [None])) == 1)
+        await until(lambda: bool(kernel.fib.state(*prefix).text))
+        state = kernel.fib.state(*prefix)
+        assert state.status is FibStatus.INSTALLED and len(state.hops) == 2
+        assert state.text.startswith("without 1 of its 2 next hops: ") and state.errno
+        host.ip("link set w1 up")
+        await until(lambda: len(host.routes(case.version)[case.prefix].get("nexthops", ())) == 2)
+        await until(lambda: kernel.fib.state(*prefix).text == "")
+
+    run(host, FibSettings(), steps)
 
 
 def test_address_removed_and_back(host: Host, case: Case, objects: bool) -> None:

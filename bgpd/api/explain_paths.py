@@ -110,7 +110,7 @@ def rejected_paths(peer: Peer, family: Family, key: bytes) -> list[Path]:
     adj = peer.importer.adj.get(family)
     if adj is None:
         return []
-    if not adj.add_path:
+    if not adj.by_id:
         found = [adj.get(0, key)]
     elif len(peer.source.send_ids) <= len(adj.routes):
         # Every path id that the peer ever used, which are few: a walk over its routes would be long.

@@ -127,7 +127,7 @@ async def _ordered(table: Table, query: RouteQuery, pace: Pace) -> AsyncIterator
 
 def _order(adj: AdjRibIn | None) -> Callable[[bytes], tuple[bytes, int, int]]:
     """Sort key of table keys: address, length, path id."""
-    if adj is None or not adj.add_path:
+    if adj is None or not adj.by_id:
         return lambda key: (key[1:], key[0], 0)
 
     def order(entry: bytes) -> tuple[bytes, int, int]:
@@ -209,7 +209,7 @@ def _received(speaker: Speaker, adj: AdjRibIn, query: RouteQuery) -> Table:
                 ),
             )
 
-    return Table(adj.family, _keys(adj.routes, query, adj.add_path), lines, adj)
+    return Table(adj.family, _keys(adj.routes, query, adj.by_id), lines, adj)
 
 
 def _advertised(speaker: Speaker, group: UpdateGroup, member: Member, query: RouteQuery) -> Table:

@@ -19,12 +19,15 @@ class AdjRibIn:
     makes them.
     """
 
-    __slots__ = ("add_path", "family", "routes", "source", "usual")
+    __slots__ = ("add_path", "family", "mixed", "routes", "source", "usual")
 
     def __init__(self, source: Source, family: Family, add_path: bool = False) -> None:
         self.source = source
         self.family = family
         self.add_path = add_path
+        """The source's prefixes have path ids in this session."""
+        self.mixed = False
+        """There may be routes of a session in which it was otherwise."""
         self.routes: dict[bytes, Path] = {}
         self.usual = 0
         """Path id of the first route; it changes only when there are none."""
@@ -32,11 +35,16 @@ class AdjRibIn:
     def __len__(self) -> int:
         return len(self.routes)
 
+    @property
+    def by_id(self) -> bool:
+        """Whether a prefix may have several entries."""
+        return self.add_path or self.mixed
+
     def lookup(self, key: bytes) -> list[Path]:
         """All paths that this source has for an NLRI key, lowest path id first."""
         path = self.routes.get(key)
         found = [] if path is None else [path]
-        if not self.add_path:
+        if not self.by_id:
             return found
         others = (other for entry, other in self.routes.items() if entry[:1] == _OTHER and entry[5:] == key)
         return sorted((*found, *others), key=lambda path: path.path_id)

@@ -166,14 +166,13 @@ class Importer:
         self._memo.clear()
 
     def open(self, family: Family, add_path: bool) -> None:
-        """A session with this family is up. Routes kept under the other key form are dropped."""
+        """A session with this family is up. Stale routes stay until its End-of-RIB, also where they have path ids and
+        those to come have none, or the other way round."""
         adj = self.adj.get(family)
         if adj is None:
             self.adj[family] = AdjRibIn(self.source, family, add_path)
         elif adj.add_path != add_path:
-            for _ in self.drop(family):
-                pass
-            adj.add_path = add_path
+            adj.add_path, adj.mixed = add_path, bool(adj.routes)
         self._memo.clear()
 
     def apply(self, update: ParsedUpdate) -> None:

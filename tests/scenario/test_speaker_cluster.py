@@ -14,7 +14,7 @@ from bgpd.rib.slices import SLICE
 from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.session.fsm import State
 from bgpd.session.session import DIAL_WAIT
-from bgpd.settings import FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
+from bgpd.settings import AddPath, FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
 from bgpd.speaker import Speaker
 from bgpd.wire.build import build_end_of_rib
 from bgpd.wire.capabilities import FourOctetAs, GracefulRestartCapability, MultiProtocol
@@ -128,6 +128,34 @@ def test_what_is_not_repeated_after_a_restart_goes_with_end_of_rib() -> None:
     cluster.start(B)
     cluster.run(20)
     assert sorted(cluster.hosts[A].routes()) == ["10.0.0.0/24", "10.244.1.0/26", "10.244.9.0/26", "fd00::/64"]
+
+
+def test_path_ids_that_come_or_go_over_a_restart_cost_no_route() -> None:
+    cluster = mesh([A, B])
+    cluster.run(20)
+    host = cluster.hosts[A]
+    before, writes = dict(host.kernel), host.writes
+    settings = cluster.hosts[B].settings
+    plain = evolve(
+        settings,
+        peers=tuple(evolve(p, families=tuple(evolve(f, add_path=AddPath.OFF) for f in BOTH)) for p in settings.peers),
+    )
+    for changed in (plain, settings):
+        adj = host.speaker.peers["p2"].importer.adj[IPV4_UNICAST]
+        cluster.kill(B)
+        cluster.run(1)
+        cluster.add(B, changed)
+        cluster.link(B, "10.0.0.0/24")
+        cluster.link(B, "fd00::/64")
+        for _ in range(200):
+            if not cluster.hosts[B].speaker.started:
+                cluster.start(B)
+            cluster.run(0.1)
+            assert host.kernel == before
+        (path,) = adj.lookup(parse_prefix("10.244.2.0/26")[1])
+        assert (path.path_id != 0) is adj.add_path is (changed is settings)
+        assert not adj.stale()
+    assert host.writes == writes
 
 
 def test_a_restart_says_who_did_not_come_back() -> None:

@@ -19,15 +19,13 @@ class AdjRibIn:
     makes them.
     """
 
-    __slots__ = ("add_path", "family", "mixed", "routes", "source", "usual")
+    __slots__ = ("add_path", "family", "routes", "source", "usual")
 
     def __init__(self, source: Source, family: Family, add_path: bool = False) -> None:
         self.source = source
         self.family = family
         self.add_path = add_path
         """The source's prefixes have path ids in this session."""
-        self.mixed = False
-        """There may be routes of a session in which it was otherwise."""
         self.routes: dict[bytes, Path] = {}
         self.usual = 0
         """Path id of the first route; it changes only when there are none."""
@@ -37,8 +35,15 @@ class AdjRibIn:
 
     @property
     def by_id(self) -> bool:
-        """Whether a prefix may have several entries."""
-        return self.add_path or self.mixed
+        """Whether there may be path ids other than 0: now, or from a session in which there were."""
+        return self.add_path or self.usual != 0
+
+    def path_ids(self) -> dict[bytes, list[int]]:
+        """The path ids of each NLRI key."""
+        found: dict[bytes, list[int]] = {}
+        for entry, path in self.routes.items():
+            found.setdefault(key_of(entry), []).append(path.path_id)
+        return found
 
     def lookup(self, key: bytes) -> list[Path]:
         """All paths that this source has for an NLRI key, lowest path id first."""

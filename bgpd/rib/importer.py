@@ -153,6 +153,9 @@ class Importer:
         self.adj: dict[Family, AdjRibIn] = {}
         self._aged: set[Family] = set()
         """Families that may hold routes of an older epoch."""
+        self._former: dict[Family, dict[bytes, list[int]]] = {}
+        """Path ids that NLRI keys had in a session where ADD-PATH was otherwise: nothing else tells which routes the
+        peer now repeats or withdraws."""
         self._chains: dict[Family, Chain] = {}
         self._trees: dict[Family, SharedTrees] = {}
         self._memo: dict[PathAttributes | tuple[PathAttributes, int], Choice | Path] = {}
@@ -172,7 +175,9 @@ class Importer:
         if adj is None:
             self.adj[family] = AdjRibIn(self.source, family, add_path)
         elif adj.add_path != add_path:
-            adj.add_path, adj.mixed = add_path, bool(adj.routes)
+            adj.add_path = add_path
+            if adj.routes:
+                self._former[family] = adj.path_ids()
         self._memo.clear()
 
     def apply(self, update: ParsedUpdate) -> None:
@@ -193,6 +198,24 @@ class Importer:
                 continue
             for each, keys in _by_id(found):
                 self._announce(adj, attrs, each, keys)
+        if self._former:
+            self._supersede(update)
+
+    def _supersede(self, update: ParsedUpdate) -> None:
+        """What the peer says of a prefix stands for all that is kept of it under path ids of before."""
+        for family, former in self._former.items():
+            adj, epoch = self.adj[family], self.source.epochs.get(family, 0)
+            skip = 4 if adj.add_path and not update.path_id else 0
+            parts = [found for of, found in update.unreach if of == family]
+            parts += [found for of, _, found in update.reach if of == family]
+            stale: dict[int, list[bytes]] = {}
+            for key in (unit[skip:] for found in parts for unit in found):
+                for path_id in former.pop(key, ()):
+                    path = adj.get(path_id, key)
+                    if path is not None and path.epoch < epoch:
+                        stale.setdefault(path_id, []).append(key)
+            for path_id, keys in stale.items():
+                self.shared.ribs[family].withdraw(adj, keys, path_id)
 
     def _announce(self, adj: AdjRibIn, attrs: PathAttributes, path_id: int, keys: list[bytes]) -> None:
         place = (attrs, path_id) if path_id else attrs
@@ -293,6 +316,7 @@ class Importer:
         stays.
         """
         adj = self.adj.get(family)
+        self._former.pop(family, None)
         if adj is None or family not in self._aged:
             return slices.nothing()
         self._aged.discard(family)

@@ -140,7 +140,7 @@ def cluster(r: Random) -> Cluster:
         *_nodes(r), *_configurations(r), *_pools(r), *_blocks(r), *_secrets(r),
         *(document for number in range(r.randint(0, 4)) for document in _service(r, number)),
         *(_object("BGPFilter", name, bgp_filter(r)) for name in FILTERS if r.random() < 0.7),
-        *(_object("BGPPeer", f"p{number}", bgp_peer(r)) for number in r.sample(range(8), r.randint(0, 4))),
+        *(_object("BGPPeer", f"p{number}", bgp_peer(r)) for number in r.sample(range(8), r.randint(0, 6))),
     ]  # fmt: skip
     r.shuffle(documents)
     return Cluster(tuple(documents), _files(r, documents), fields(r, _ENVIRONMENT))

@@ -86,7 +86,7 @@ def _peer_side(r: Random) -> dict[str, Any]:
     if choice < 0.5:
         return {"localWorkloadSelector": "app == 'x'", "asNumber": r.choice((65010, *_NUMBERS))}
     found = {"peerIP": r.choice(_ADDRESSES)}
-    if r.random() < 0.85:
+    if r.random() < 0.75:
         found["asNumber"] = r.choice(_NUMBERS)
     if r.random() < 0.3:
         found["reachableBy"] = "10.0.0.254" if "." in found["peerIP"] else "FD00:1::fe"

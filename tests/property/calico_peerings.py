@@ -106,7 +106,7 @@ def _rule(r: Random, version: str) -> dict[str, Any]:
         ("interface", 0.3, ("*", "eth0", "cali*", "*.calico", "e*0", "tunl0", "eth.", "lo")),
         ("peerType", 0.2, ("eBGP", "iBGP")),
         ("communities", 0.2, [{"values": [text]} for text in ("64512:100", "1:2:3", "65535:0", "64512:7:9")]),
-        ("asPathPrefix", 0.2, ([65001], [64512, 65001], ["1.10"], [65001, 64999], [64512], [64513])),
+        ("asPathPrefix", 0.25, ([65001], [64512, 65001], ["1.10"], [65001, 64999], [64512], [64513, 65001], [])),
         ("priority", 0.2, (512, 1024, 100, MAXIMUM - 100, MAXIMUM - 1)),
     )
     rule = {name: r.choice(values) for name, chance, values in chances if r.random() < chance}

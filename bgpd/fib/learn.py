@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
 from bgpd.fib import messages as nl
-from bgpd.fib.objects import NexthopObjects
+from bgpd.fib.objects import NexthopObjects, RouteName
 from bgpd.policy.terms import SourceKind
 from bgpd.routes import Hop, LocalChange, LocalRoute
 from bgpd.settings import LearnSettings
@@ -185,16 +185,15 @@ class Learner:
         """A nexthop object of anyone came, changed or went."""
         self._objects_changed(self._objects.put(new, item))
 
-    def _objects_changed(self, idents: set[int]) -> None:
-        """These, in use, are gone and have taken their routes along, or lead elsewhere. The kernel need not tell of
-        the routes: a dump does."""
-        if not idents:
+    def _objects_changed(self, routes: list[RouteName]) -> None:
+        """Objects that these routes lead to are gone, and the routes with them, or lead elsewhere. The kernel need not
+        tell of the routes: a dump does."""
+        if not routes:
             return
         self.suspect = True
-        for afi, routes in self._routes.items():
-            for key in [key for key, shapes in routes.items() if any(shape.nexthop_id in idents for shape in shapes)]:
-                gone = [shape for shape in routes[key] if shape.nexthop_id and shape.nexthop_id not in self._objects]
-                self._set(afi, key, [shape for shape in routes[key] if shape not in gone])
+        for afi, key in routes:
+            shapes = self._routes[afi][key]
+            self._set(afi, key, [item for item in shapes if not item.nexthop_id or item.nexthop_id in self._objects])
 
     def _refusal(self, shape: nl.RouteShape) -> str:
         """Why no route of this shape is learned, or ""."""
@@ -251,8 +250,7 @@ class Learner:
 
     def _set(self, afi: int, key: bytes, shapes: list[nl.RouteShape]) -> None:
         routes = self._routes[afi]
-        self._objects.count(shapes, 1)
-        self._objects.count(routes.get(key, ()), -1)
+        self._objects.lead((afi, key), routes.get(key, ()), shapes)
         if shapes:
             routes[key] = shapes
         else:

@@ -97,7 +97,7 @@ class Kernel:
         self._wake = asyncio.Event()
         await self._dump(0)
         self._paused = False
-        self._loop.add_reader(self._monitor.fileno(), self._readable)
+        self._listen()
         self._checker = self._loop.create_task(self._check())
         self._want_check(0, self.settings.resync_time)
         self._deliver()
@@ -242,6 +242,13 @@ class Kernel:
 
     # --------------------------------------------------------------- hearing
 
+    def _listen(self) -> None:
+        """Have the loop call when there is something to hear. Anew after events were lost: the kernel reports that as
+        an error of the socket, and uvloop looks no more at a socket that had one."""
+        if not self._closed:
+            self._loop.remove_reader(self._monitor.fileno())
+            self._loop.add_reader(self._monitor.fileno(), self._readable)
+
     def _readable(self) -> None:
         self._monitor.read()
         self._deliver()
@@ -282,6 +289,7 @@ class Kernel:
         self.lost_events += 1
         self.fib.on_events_lost()
         _log.warning("the kernel dropped events (receive buffer %d octets): reading all again", self._monitor.buffer)
+        self._loop.call_soon(self._listen)
         self._want_full()
 
     def _on_message(self, kind: int, flags: int, data: bytes, start: int, end: int) -> None:

@@ -186,17 +186,27 @@ def test_a_resync_finds_what_no_event_told(host: Host) -> None:
 
 @pytest.mark.parametrize("policy", ("asyncio", "uvloop"))
 def test_either_event_loop(host: Host, policy: str) -> None:
+    """Events are heard, also after the kernel had to drop some, which it reports as an error of the socket."""
     told: list[LocalChange] = []
     factory = asyncio.new_event_loop
     if policy == "uvloop":
         factory = pytest.importorskip("uvloop").new_event_loop
 
     async def body() -> None:
-        kernel = Kernel(FibSettings(), LearnSettings(), told.extend)
+        kernel = Kernel(FibSettings(), LearnSettings(), told.extend, monitor_buffer=4096)
         with host.entered():
             await kernel.start()
         pod(host, 5)
         await until(lambda: "10.244.1.5/32" in names(told, SourceKind.KERNEL))
+        for number in (6, 7):
+            lost = kernel.lost_events
+            # In one go, so that the loop finds the error together with what there is to read.
+            host.batch([f"route add 172.16.{n}.0/24 via 10.0.0.2 proto static" for n in range(200)])
+            host.batch([f"route del 172.16.{n}.0/24" for n in range(200)])
+            await until(lambda lost=lost: kernel.lost_events > lost)  # type: ignore[misc]
+            await until(lambda: not any(name.startswith("172.16.") for name in names(told, SourceKind.KERNEL)))
+            pod(host, number)
+            await until(lambda number=number: f"10.244.1.{number}/32" in names(told, SourceKind.KERNEL))  # type: ignore[misc]
         kernel.close()
         kernel.close()
 

@@ -123,7 +123,7 @@ class EtcdSource:
 
     async def _responses(self, starts: Mapping[bytes, int]) -> AsyncIterator[Any]:
         """The stream's responses, checked. Raises AioRpcError, Expired, Unavailable or DatastoreError."""
-        call = self._client.watch()
+        call = await self._client.watch()
         reading: asyncio.Task[Any] | None = None
         self._prefix_of = {}
         try:

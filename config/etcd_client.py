@@ -172,8 +172,13 @@ class EtcdClient:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("token", self._token),) if self._token else ()
 
-    def watch(self) -> Any:
-        """A stream of WatchRequests out and WatchResponses in; it ends when the member loses its leader."""
+    async def watch(self) -> Any:
+        """A stream of WatchRequests out and WatchResponses in; it ends when the member loses its leader.
+
+        Raises AioRpcError where a token is needed and not given.
+        """
+        if self.options.username and not self._token:
+            await self._authenticate()
         method: Any = self._open().stream_stream(
             _WATCH,
             request_serializer=pb.WatchRequest.SerializeToString,

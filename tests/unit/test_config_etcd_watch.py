@@ -86,8 +86,12 @@ async def watched(*responses: Any, known: Iterable[Any] = ()) -> tuple[list[Batc
         return pb.RangeResponse(header=header(10), kvs=known if request.key == STORE.encode() else ())
 
     call = Call(responses)
+
+    async def stream() -> Call:
+        return call
+
     source._client.call = listing  # type: ignore[method-assign]
-    source._client.watch = lambda: call  # type: ignore[method-assign]
+    source._client.watch = stream  # type: ignore[method-assign]
     revision = (await source.list()).revision
     batches: list[Batch] = []
     try:

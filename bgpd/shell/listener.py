@@ -290,7 +290,10 @@ class Listener:
         entry.sock.close()
 
     def _open_missing(self) -> None:
-        self._retry = None
+        if self._retry is not None:
+            # A change comes before its time; left alone it would go on beside the one that this look begins.
+            self._retry.cancel()
+            self._retry = None
         for address, port in self.settings.listen:
             if (address, port) in self._sockets:
                 continue

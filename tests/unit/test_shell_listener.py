@@ -146,6 +146,33 @@ def test_port_in_use_and_missing_address(kind: str) -> None:
     run_on(kind, work)
 
 
+def test_changes_while_an_address_is_missing_leave_one_timer(caplog: pytest.LogCaptureFixture) -> None:
+    """Each change looks for the address at once; the look that was due before it is not one more from then on."""
+    loop = asyncio.new_event_loop()
+    due: list[asyncio.TimerHandle] = []
+    later = loop.call_later
+
+    def call_later(delay: float, work: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        due.append(later(delay, work, *args))
+        return due[-1]
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "call_later", call_later)
+            listener = Listener(loop)
+            wanted = settings(PEER, listen=(("192.0.2.77", 0),))
+            listener.bind(wanted)
+            for number in range(3):
+                wanted = evolve(wanted, connection_rate=100 + number)
+                listener.apply(wanted)
+            assert len([handle for handle in due if not handle.cancelled()]) == 1
+            listener.close()
+            assert all(handle.cancelled() for handle in due)
+    finally:
+        loop.close()
+    assert caplog.text.count("cannot listen on 192.0.2.77:0") == 1
+
+
 @loops
 def test_md5_right_wrong_missing_changed_removed(kind: str) -> None:
     need_md5()

@@ -67,6 +67,8 @@ PROGRESS_TIME = 2.0
 """Seconds between looks at what blocked peers have acknowledged."""
 FAULT_PAUSE = 1.0
 """Seconds without timers after a defect in one."""
+STALL_TIME = 0.5
+"""A timer so many seconds late tells that the process stood still: stopped, frozen with its host, or without a CPU."""
 SHORTEST_TIMER = 0.001
 """uvloop counts in milliseconds; less would be no wait at all, and the timer would fire early again and again."""
 
@@ -152,6 +154,8 @@ class Runner:
         self._fresh = False  # octets came since the last look at all sockets
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._stood_still = False
+        """A timer that is late waits until the sockets have been looked at."""
         self._not_before = -inf  # after a defect in a timer, which else would be due again at once
         self._progress_timer: asyncio.TimerHandle | None = None
         self._release_due = False
@@ -447,8 +451,13 @@ class Runner:
         self._timer = self.loop.call_later(max(deadline - monotonic(), SHORTEST_TIMER), self._tick)
 
     def _tick(self) -> None:
-        self._timer, self._timer_at = None, inf
         now = monotonic()
+        if now - self._timer_at > STALL_TIME and (not self._stood_still or self._late):
+            # The hold timer is about a peer's silence, not ours: what came meanwhile is read first, as BIRD does.
+            self._stood_still = True
+            self._timer = self.loop.call_later(SHORTEST_TIMER, self._tick)
+            return
+        self._timer, self._timer_at, self._stood_still = None, inf, False
         try:
             if self._speaker.deadline() <= now:
                 self._schedule()  # also where a defect is met: what came of the timers before it is not to wait

@@ -363,6 +363,31 @@ def test_timer_fires_at_the_deadline_and_follows_an_earlier_one(kind: str) -> No
     run_on(kind, work)
 
 
+def test_after_a_standstill_sockets_are_read_before_timers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hold timer that ran out while the process was stopped says nothing of the peer, whose KEEPALIVEs wait."""
+    monkeypatch.setattr("bgpd.shell.runner.STALL_TIME", 0.002)
+
+    async def work() -> None:
+        speaker = FakeSpeaker("127.0.0.1")
+        async with running(speaker) as runner:
+            sock, _ = await session(speaker, runner)
+            speaker.on_data_hook = lambda conn, data: speaker.calls.append(("data",))
+            speaker.on_tick_hook = lambda now: setattr(speaker, "due", float("inf"))
+            speaker.due = due = monotonic() + 0.001
+            runner._arm()
+            assert runner._timer is not None
+            runner._timer.cancel()
+            sock.send(KEEPALIVE)
+            while monotonic() < due + 0.01:
+                pass  # the process stands still
+            runner._tick()  # a loop that was stopped while it waited may begin with its timers
+            await until(lambda: speaker.named("tick"))
+            assert [call for call in speaker.calls if call[0] in ("data", "tick")] == [("data",), ("tick",)]
+            sock.close()
+
+    run_on(kind, work)
+
+
 def test_refused_by_the_speaker(kind: str) -> None:
     async def work() -> None:
         speaker = FakeSpeaker("127.0.0.1")

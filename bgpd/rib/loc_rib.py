@@ -220,8 +220,13 @@ class LocRib:
 
 
 def _discard(table: dict[bytes, Any], keys: Iterable[bytes]) -> None:
-    """Take keys out, all in C. A peer may name a prefix twice in one message, or one that it never announced."""
+    """Take keys out, all in C. A peer may name a prefix twice in one message, or one that it never announced.
+
+    A dict without keys keeps the room that it had for them until it is cleared: 5 MB after 100,000 prefixes.
+    """
     deque(map(table.pop, keys, repeat(None)), maxlen=0)
+    if not table:
+        table.clear()
 
 
 def _replace(entry: Entry | None, path: Path) -> tuple[Path | None, Entry]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sys import getsizeof
+
 import pytest
 from attrs import evolve
 
@@ -298,6 +300,17 @@ def test_one_prefix_beyond_the_limit_ends_that_session_alone() -> None:
     cluster.run(0.2)
     assert any("6/1" in line for line in cluster.hosts[A].log), cluster.hosts[A].log
     assert up(cluster.hosts[B]) == 1
+
+
+def test_a_client_that_is_kept_out_costs_no_room_for_the_routes_it_had() -> None:
+    """It is remembered for its error, for minutes: with thousands of such, an emptied table is not to keep its size."""
+    limited = {"families": families(max_prefixes=1000)}
+    more = tuple(f"10.240.{n // 256}.{n % 256}/32" for n in range(1001))
+    cluster = cluster_of({RR1: reflector(RR1, template=limited), A: node(A, (RR1,), more)})
+    cluster.run(3)
+    speaker = cluster.hosts[RR1].speaker
+    (peer,) = speaker.dynamic.dormant.values()
+    assert getsizeof(peer.importer.adj[IPV4_UNICAST].routes) == getsizeof(speaker.ribs[IPV4_UNICAST].table) < 500
 
 
 def test_stale_routes_do_not_count() -> None:

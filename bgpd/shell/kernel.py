@@ -24,6 +24,7 @@ from bgpd.fib.netlink import BATCH, MONITOR_BUFFER, KernelError, Monitor, Netlin
 from bgpd.fib.table import FibTable
 from bgpd.routes import FibRoute, LocalChange
 from bgpd.settings import FibSettings, LearnSettings
+from bgpd.shell.logs import RateLimit
 
 __all__ = ["Kernel", "KernelError", "clean"]
 
@@ -76,6 +77,7 @@ class Kernel:
         self._paused = True
         """Nothing is written until a dump has shown what is there."""
         self._leftovers: list[FibSettings] = []
+        self._defect_limit = RateLimit(5, 0.2)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._continuing = False
@@ -294,24 +296,29 @@ class Kernel:
 
     def _on_message(self, kind: int, flags: int, data: bytes, start: int, end: int) -> None:
         now = time.monotonic()
-        if kind in (nl.NEWROUTE, nl.DELROUTE):
-            parsed = self._parser.parse(data, start, end)
-            if parsed:
-                self._on_route(kind == nl.NEWROUTE, flags, *parsed, now)
-        elif kind in (nl.NEWNEXTHOP, nl.DELNEXTHOP):
-            item = nl.parse_nexthop(data, start, end)
-            if item:
-                self.learner.on_nexthop(kind == nl.NEWNEXTHOP, item)
-                self.fib.on_nexthop_event(kind == nl.NEWNEXTHOP, item, now)
-                self._look_again()
-        elif kind in (nl.NEWADDR, nl.DELADDR):
-            address = nl.parse_address(data, start, end)
-            if address:
-                self._on_address(kind == nl.NEWADDR, address, now)
-        elif kind in (nl.NEWLINK, nl.DELLINK):
-            link = nl.parse_link(data, start, end)
-            if link:
-                self._on_link(kind == nl.NEWLINK, link, now)
+        try:
+            if kind in (nl.NEWROUTE, nl.DELROUTE):
+                parsed = self._parser.parse(data, start, end)
+                if parsed:
+                    self._on_route(kind == nl.NEWROUTE, flags, *parsed, now)
+            elif kind in (nl.NEWNEXTHOP, nl.DELNEXTHOP):
+                item = nl.parse_nexthop(data, start, end)
+                if item:
+                    self.learner.on_nexthop(kind == nl.NEWNEXTHOP, item)
+                    self.fib.on_nexthop_event(kind == nl.NEWNEXTHOP, item, now)
+                    self._look_again()
+            elif kind in (nl.NEWADDR, nl.DELADDR):
+                address = nl.parse_address(data, start, end)
+                if address:
+                    self._on_address(kind == nl.NEWADDR, address, now)
+            elif kind in (nl.NEWLINK, nl.DELLINK):
+                link = nl.parse_link(data, start, end)
+                if link:
+                    self._on_link(kind == nl.NEWLINK, link, now)
+        except Exception:  # a defect, but what comes behind it is to be heard
+            if self._defect_limit.allow(now):
+                _log.exception("a message of the kernel failed: reading all again%s", self._defect_limit.reset())
+            self._want_full()
 
     def _on_route(self, new: bool, flags: int, afi: int, key: bytes, shape: nl.RouteShape, now: float) -> None:
         if self.settings.enabled:
@@ -376,25 +383,22 @@ class Kernel:
     async def _check_one(self, ifindex: int) -> None:
         try:
             self._drain()
-            complete = await self._dump(ifindex)
+            if not await self._dump(ifindex):
+                self._want_check(ifindex, max(0.2, 3 * self.last_dump_time))
+            if not ifindex:
+                self._paused = False
+            self._deliver()
+            self._flush()
+            self._sweep()
         except (NetlinkLost, OSError) as error:
             _log.warning("reading the kernel's routes failed (%s): trying again in a second", error)
             self._want_check(ifindex, 1.0)
-            return
         except Exception:  # a defect, but the net under all events must not be gone for good
             _log.exception("comparing the kernel's routes failed")
             self._want_check(ifindex, 10.0)
-            return
         finally:
             if not ifindex:
                 self._want_check(0, self.settings.resync_time)
-        if not complete:
-            self._want_check(ifindex, max(0.2, 3 * self.last_dump_time))
-        if not ifindex:
-            self._paused = False
-        self._deliver()
-        self._flush()
-        self._sweep()
 
     async def _dump(self, ifindex: int) -> bool:
         """Dump and compare everything, or the routes of one interface. Whether the dump was undisturbed."""

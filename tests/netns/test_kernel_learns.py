@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from typing import Any
 
 import pytest
 
@@ -167,6 +168,26 @@ def test_other_rules_of_learning_apply_at_once(host: Host) -> None:
         kernel.reconfigure(FibSettings(), LearnSettings(ignored_interfaces=("v*",), table=77))
         await until(lambda: names(told, SourceKind.DIRECT) == {"10.9.0.0/24", "fd09::/64"})
         await until(lambda: names(told, SourceKind.KERNEL) == {"10.70.0.0/24"})
+
+    run(host, FibSettings(), steps, told)
+
+
+def test_a_defect_in_one_message_costs_none_of_those_behind_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[LocalChange] = []
+
+    async def steps(kernel: Kernel) -> None:
+        heard, failures = kernel.learner.on_route_event, [1]
+
+        def once(*message: Any) -> None:
+            if failures:
+                failures.pop()
+                raise ZeroDivisionError("a defect")
+            heard(*message)
+
+        monkeypatch.setattr(kernel.learner, "on_route_event", once)
+        host.batch([f"route add 10.71.{number}.0/24 via 10.0.0.2 proto static" for number in range(3)])
+        await until(lambda: names(told, SourceKind.KERNEL) == {f"10.71.{number}.0/24" for number in range(3)})
+        assert not failures
 
     run(host, FibSettings(), steps, told)
 

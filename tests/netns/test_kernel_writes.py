@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from bgpd.family import Family, parse_address, parse_prefix
-from bgpd.fib.netlink import KernelError, Netlink
+from bgpd.fib.netlink import KernelError, Netlink, NetlinkLost
 from bgpd.fib.table import FibStatus
 from bgpd.routes import FibRoute, Hop, LocalChange, RouteKind
 from bgpd.settings import FibSettings, LearnSettings
@@ -340,6 +340,27 @@ def test_another_table_and_protocol(host: Host, case: Case) -> None:
         put(kernel, case.other, via(host, case.gateways[1]))
         put(kernel, case.prefix, None)
         assert set(host.routes(case.version, "table 1000 proto 99")) == {case.other}
+
+    run(host, FibSettings(), steps)
+
+
+def test_old_routes_go_also_where_the_first_attempt_fails(
+    host: Host, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what looks at the kernel's routes goes on."""
+    attempts: list[FibSettings] = []
+
+    def lost(netlink: Netlink, settings: FibSettings) -> dict[str, int]:
+        attempts.append(settings)
+        monkeypatch.undo()
+        raise NetlinkLost("no buffer space available")
+
+    async def steps(kernel: Kernel) -> None:
+        put(kernel, case.prefix, via(host, case.gateways[0]))
+        monkeypatch.setattr("bgpd.shell.kernel._clean", lost)
+        kernel.reconfigure(FibSettings(table=1000, protocol=99, resync_time=0.3), LearnSettings())
+        await until(lambda: not host.routes(case.version))
+        assert len(attempts) == 1 and case.prefix in host.routes(case.version, "table 1000 proto 99")
 
     run(host, FibSettings(), steps)
 

@@ -360,8 +360,6 @@ class Daemon:
         self._settings = settings
         if self._runner is None:
             return
-        if self._kernel is not None:
-            self._kernel.reconfigure(settings.fib, settings.learn)
         self._runner.reconfigure(settings)
         _log.info("configuration applied: %d peers", len(settings.peers))
 

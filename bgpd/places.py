@@ -29,6 +29,8 @@ class Places:
         self._ribs = ribs
         self._backlog = backlog
         self._effects = effects
+        self.failures: list[tuple[UpdateGroup, Exception]] = []
+        """Groups that met a defect: nobody knows what their members have. The Speaker empties it."""
         self._hold_eor = False
         self._outlets: dict[int, tuple[tuple[UpdateGroup, Member], ...]] = {}
         """Places by connection: all that `pull` needs."""
@@ -86,11 +88,15 @@ class Places:
         self._announce(group)
 
     def tell(self, family: Family, changes: dict[Change, list[bytes]], repeated: set[bytes]) -> None:
-        """Give what changed in a table (`LocRib.take_changes`) to the family's groups."""
+        """Give what changed in a table (`LocRib.take_changes`) to the family's groups. Each is told, whatever happens
+        to one before it: there is no second time."""
         for group in self.groups.values():
             if group.key.family == family:
-                group.apply(changes, repeated)
-                self._announce(group)
+                try:
+                    group.apply(changes, repeated)
+                    self._announce(group)
+                except Exception as error:
+                    self.failures.append((group, error))
 
     def pull(self, conn: int) -> bytes | None:
         """The next UPDATE octets of an established connection: whole messages, about 64 KiB. None: nothing now; b"":
@@ -142,9 +148,12 @@ class Places:
             del self.groups[group.key]
 
     def _reviewed(self, group: UpdateGroup, review: Review) -> Iterator[int]:
-        for count in review.run():
-            self._announce(group)
-            yield count
+        try:
+            for count in review.run():
+                self._announce(group)
+                yield count
+        except Exception as error:
+            self.failures.append((group, error))
 
     def _announce(self, group: UpdateGroup) -> None:
         if spread := group.spread():

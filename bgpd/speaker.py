@@ -267,7 +267,8 @@ class Speaker:
             yield from self.shared.attributes.sweeping()
 
     def flush(self, now: float) -> None:
-        """Turn what changed in the tables since the last call into kernel routes and UPDATEs."""
+        """Turn what changed in the tables since the last call into kernel routes and UPDATEs. Raises what a defect in
+        an update group gives, when all the others are told."""
         self._tell_changes()
         if self._backlog:
             # Behind what has changed so far: a review learns only by that of keys that are no longer in the table.
@@ -277,6 +278,17 @@ class Speaker:
             # Last: what the same turn's UPDATEs bring must be wanted before what is not may go.
             self._release_due = False
             self._effects.append(ReleaseKernel())
+        if self.places.failures:
+            self._begin_anew(now)
+
+    def _begin_anew(self, now: float) -> None:
+        """End the sessions of update groups that met a defect, and no others. Raises what the first one met."""
+        failures = self.places.failures.copy()
+        self.places.failures.clear()
+        for group, _ in failures:
+            for member in list(group.members):
+                self.on_fault(member.conn, now)
+        raise failures[0][1]
 
     def program(self) -> None:
         """The first half of `flush`, for a shell that wants packets to find their new ways before peers hear of them:

@@ -33,7 +33,7 @@ from bgpd.effects import (
 from bgpd.family import Family
 from bgpd.routes import FibRoute, LocalChange
 from bgpd.sequences import parted
-from bgpd.settings import PeerSettings, SpeakerSettings
+from bgpd.settings import FibSettings, LearnSettings, PeerSettings, SpeakerSettings
 from bgpd.shell import sockopt
 from bgpd.shell.connector import Connector
 from bgpd.shell.listener import Listener
@@ -107,6 +107,7 @@ class ForwardingPlane(Protocol):
 
     def program(self, family: Family, routes: dict[bytes, FibRoute | None]) -> None: ...
     def release(self) -> None: ...
+    def reconfigure(self, settings: FibSettings, learn: LearnSettings) -> None: ...
 
 
 class Runner:
@@ -194,11 +195,16 @@ class Runner:
     def reconfigure(self, settings: SpeakerSettings) -> None:
         """New settings: keys and listeners first, so that a new peer's first SYN finds its key."""
         before, self._settings = self._settings, settings
-        self.listener.apply(settings)
-        gone, come = parted(before.peers if before is not None else (), settings.peers)
-        for name in {peer.name for peer in gone} - {peer.name for peer in come}:
-            self.connector.cancel(name)
-        self._speaker.reconfigure(settings, monotonic())
+        try:
+            if self._kernel is not None:
+                self._kernel.reconfigure(settings.fib, settings.learn)
+            self.listener.apply(settings)
+            gone, come = parted(before.peers if before is not None else (), settings.peers)
+            for name in {peer.name for peer in gone} - {peer.name for peer in come}:
+                self.connector.cancel(name)
+            self._speaker.reconfigure(settings, monotonic())
+        except Exception:
+            self._defect("changed settings")
         self._schedule()
 
     def on_local(self, changes: Iterable[LocalChange]) -> None:
@@ -397,11 +403,14 @@ class Runner:
             unfinished, self._unfinished = self._unfinished, {}
             for connection in unfinished:
                 self._pull(connection)
-        try:
-            if self._kernel is not None:
-                # Packets first; what peers are told can wait for that.
+        if self._kernel is not None:
+            # Packets first; what peers are told can wait for that.
+            try:
                 self._speaker.program()
-                self._drain()
+            except Exception:
+                self._defect("kernel routes at the end of a turn")
+            self._drain()
+        try:
             self._speaker.flush(began)
         except Exception:
             self._defect("the flush at the end of a turn")
@@ -435,7 +444,10 @@ class Runner:
         if self._release_due:
             self._release_due = False
             if self._kernel is not None:
-                self._kernel.release()
+                try:
+                    self._kernel.release()
+                except Exception:
+                    self._defect("the end of the restart phase")
         # Behind what peers and kernel wait for: a line costs as much as telling several of them.
         for line in told:
             log_event(_log, line.level, line.text, line.fields)

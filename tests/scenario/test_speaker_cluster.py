@@ -9,12 +9,22 @@ from attrs import evolve
 
 from bgpd.effects import Connect, Rekey, Send
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, parse_address, parse_prefix
-from bgpd.policy.terms import MatchPrefix, PrefixRange, Term, Verdict
+from bgpd.policy.terms import MatchPrefix, PrefixRange, SourceKind, Term, Verdict
+from bgpd.rib.review import Review
 from bgpd.rib.slices import SLICE
-from bgpd.routes import FibRoute, Hop, RouteKind
+from bgpd.routes import FibRoute, Hop, LocalChange, LocalRoute, RouteKind
 from bgpd.session.fsm import State
 from bgpd.session.session import DIAL_WAIT
-from bgpd.settings import AddPath, FamilySettings, FibSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
+from bgpd.settings import (
+    AddPath,
+    FamilySettings,
+    FibSettings,
+    NextHopMode,
+    PeerSettings,
+    SpeakerSettings,
+    StaticKind,
+    StaticRoute,
+)
 from bgpd.speaker import Speaker
 from bgpd.wire.build import build_end_of_rib
 from bgpd.wire.capabilities import FourOctetAs, GracefulRestartCapability, MultiProtocol
@@ -312,6 +322,39 @@ def test_a_defect_ends_its_session_with_cease_8_and_is_damped() -> None:
     assert up(host) == 0
     assert any("out of resources" in line for line in cluster.hosts[B].log)
     assert cluster.run(20, lambda: up(host) == 1)
+
+
+@pytest.mark.parametrize("where", ["changes", "review"])
+def test_a_defect_in_an_update_group_costs_its_members_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    cluster = mesh([A, B, C])
+    host = cluster.hosts[A]
+    changed = peer(C, next_hop_mode=NextHopMode.SELF)
+    cluster.reconfigure(A, evolve(host.settings, peers=(peer(B), changed)))
+    assert cluster.run(20, lambda: up(host) == 2)
+    cluster.run(1)
+
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patch:
+        if where == "review":
+            patch.setattr(Review, "_look_at", broken)
+            other = evolve(peer(B), families=(FamilySettings(IPV4_UNICAST), FamilySettings(IPV6_UNICAST)))
+            host.speaker.reconfigure(evolve(host.settings, peers=(other, changed)), cluster.now)
+        else:
+            group, _ = host.speaker.peers["p2"].members[IPV4_UNICAST]
+            patch.setattr(group, "apply", broken)
+        family, key = parse_prefix("10.244.9.9/32")
+        route = LocalRoute(family, key, SourceKind.KERNEL, (Hop(b"", 5),), 1024, "cali1", 80, "kernel route")
+        host.speaker.on_local([LocalChange(SourceKind.KERNEL, family, key, route)], cluster.now)
+        with pytest.raises(ZeroDivisionError):
+            host.speaker.flush(cluster.now)
+        cluster._settle(host)
+    cluster.run(0.2)
+    assert "10.244.9.9/32" in cluster.hosts[C].routes()
+    assert host.speaker.peers["p3"].session.statistics.flaps == 0
+    assert any("out of resources" in line for line in cluster.hosts[B].log)
+    assert cluster.run(30, lambda: up(host) == 2 and "10.244.9.9/32" in cluster.hosts[B].routes())
 
 
 def test_a_large_table_is_dropped_in_slices_and_what_comes_meanwhile_stays() -> None:

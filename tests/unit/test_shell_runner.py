@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from bgpd.effects import Close, Connect, Effect, Log, Program, Ready, ReleaseKernel, Send, Spread
 from bgpd.family import IPV4_UNICAST, Family
 from bgpd.routes import FibRoute, RouteKind
-from bgpd.settings import PeerSettings
+from bgpd.settings import FibSettings, LearnSettings, PeerSettings
 from bgpd.shell.runner import Runner
 from bgpd.wire.framing import KEEPALIVE
 from tests.unit.shell_support import LOOPS, FakeSpeaker, client, echo, port_of, read_exactly, run_on, settings, until
@@ -36,6 +37,9 @@ class FakeKernel:
 
     def release(self) -> None:
         self.calls.append("release")
+
+    def reconfigure(self, settings: FibSettings, learn: LearnSettings) -> None:
+        self.calls.append((settings, learn))
 
 
 class Refusing:
@@ -331,6 +335,41 @@ def test_defects_in_flush_and_timer_do_not_end_the_loop_or_spin(kind: str) -> No
             sock.close()
 
     run_on(kind, work)
+
+
+def test_defects_on_the_way_to_the_kernel_cost_no_peer_anything(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor do those in changed settings: what comes next is carried out as ever."""
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    async def work() -> None:
+        speaker, kernel = FakeSpeaker("127.0.0.1"), FakeKernel()
+        async with running(speaker, kernel=kernel) as runner:
+            sock, conn = await session(speaker, runner)
+            for owner, name in ((speaker, "program"), (kernel, "release"), (speaker, "reconfigure")):
+                with monkeypatch.context() as patch:
+                    patch.setattr(owner, name, fail)
+                    before, flushes = runner.defects, speaker.flushes
+                    speaker.calls.clear()
+                    speaker.effects += [ReleaseKernel(), Send(conn, b"told")]
+                    speaker.due = monotonic()
+                    if name == "reconfigure":
+                        runner.reconfigure(settings(PEER))
+                    runner._schedule()
+                    assert await read_exactly(sock, 4) == b"told"
+                    await until(lambda: speaker.named("tick"))
+                    speaker.due = inf
+                    assert runner.defects > before and speaker.flushes > flushes
+            assert kernel.calls[-1] == "release"
+            sock.close()
+
+    with caplog.at_level(logging.ERROR):
+        run_on(kind, work)
+    for what in ("kernel routes at the end of a turn", "the end of the restart phase", "changed settings"):
+        assert f"internal error while handling {what}" in caplog.text
 
 
 def test_timer_fires_at_the_deadline_and_follows_an_earlier_one(kind: str) -> None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, ip_interface
 from sys import intern
+from typing import Any
 
 from attrs import frozen
 
@@ -26,6 +27,7 @@ from config.values import Prefix
 __all__ = ["Identity", "Parsed", "identify", "identify_known", "parse_resource", "unfold"]
 
 GROUPS = ("projectcalico.org/v3", "crd.projectcalico.org/v1")
+_DOMAINS = {group.partition("/")[0] for group in GROUPS}
 NAMESPACED = {"Secret": "v1", "Service": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
 """Kubernetes' own kinds and their apiVersion; their objects are named "namespace/name" here."""
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -76,6 +78,8 @@ def identify(document: object) -> Identity:
         )
     known = _PARSERS.get(kind) is not None and (group == NAMESPACED[kind] if kind in NAMESPACED else group in GROUPS)
     if not known:
+        if (slip := _slip(kind, group, document)) is not None:
+            raise ResourceError([slip])
         return Identity(kind, "", group, known=False)
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -85,6 +89,23 @@ def identify(document: object) -> Identity:
         space = metadata.get("namespace", "")
         name = f"{space if isinstance(space, str) and _NAME.fullmatch(space) else ''}/{name}"
     return Identity(kind, name, group, known=True)
+
+
+def _slip(kind: str, group: str, document: Mapping[Any, Any]) -> Problem | None:
+    """What is wrong with an object that is meant for us, and of another kind by a slip alone.
+
+    Passed over as a stranger's, it would take its earlier version with it.
+    """
+    if kind == "List" or (kind.endswith("List") and kind[:-4] in _PARSERS):
+        text, value = "is no list", show(document.get("items"))
+        return Problem(object=kind, field="items", text=text, value=value, allowed="a list of objects, [] for none")
+    meant = next((name for name in _PARSERS if name.lower() == kind.lower() and name not in NAMESPACED), None)
+    if meant is None or group.partition("/")[0] not in _DOMAINS:
+        return None
+    if meant != kind:
+        return Problem(object=kind, field="kind", text="is not written so", value=show(kind), allowed=meant)
+    text, allowed = "is no version that there is", ", ".join(GROUPS)
+    return Problem(object=kind, field="apiVersion", text=text, value=show(group), allowed=allowed)
 
 
 def unfold(document: object) -> list[tuple[object, str]]:

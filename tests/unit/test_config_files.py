@@ -155,6 +155,36 @@ def test_unreadable_file_keeps_its_objects(tmp_path: Path, text: str) -> None:
     assert set(pools(store.load())) == {"r"}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (pool("p").replace("IPPool", "ippool"), "kind: is not written so (value 'ippool'); allowed: IPPool"),
+        (
+            pool("p").replace("org/v3", "org/v4"),
+            "apiVersion: is no version that there is (value 'projectcalico.org/v4')",
+        ),
+        ("apiVersion: v1\nkind: List\nitems:\n", "items: is no list (value null)"),
+        ("apiVersion: projectcalico.org/v3\nkind: IPPoolList\n", "items: is no list (value null)"),
+    ],
+)
+def test_a_slip_in_the_kind_takes_no_object_with_it(text: str, words: str, tmp_path: Path) -> None:
+    store = FileDatastore(str(tmp_path))
+    (tmp_path / "a.yaml").write_text(pool("p"))
+    (tmp_path / "b.yaml").write_text(pool("r"))
+    store.load()
+    (tmp_path / "a.yaml").write_text(text)
+    assert set(pools(store.load())) == {"p", "r"}
+    (problem,) = store.snapshot.all_problems()
+    assert problem.refused and words in str(problem)
+    # Kinds of others are passed over, and an empty list says that there is nothing.
+    for other in ("apiVersion: example.org/v1\nkind: ippool\nmetadata: {name: p}\n", "kind: List\nitems: []\n"):
+        (tmp_path / "a.yaml").write_text(pool("p"))
+        store.load()
+        (tmp_path / "a.yaml").write_text(other)
+        assert set(pools(store.load())) == {"r"}
+        assert not any(problem.refused for problem in store.snapshot.all_problems())
+
+
 def test_emptied_folder_is_held_until_objects_come_back(tmp_path: Path) -> None:
     now = 100.0
     store = FileDatastore(str(tmp_path), clock=lambda: now)

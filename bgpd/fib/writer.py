@@ -503,6 +503,11 @@ class FibWriter:
             del self._kicks[ifindex]
             self._kick(ifindex)
 
+    @property
+    def refusing(self) -> bool:
+        """Whether the kernel refused something of late, so that a link that becomes ready may matter."""
+        return bool(self._timers)
+
     def on_interface_ready(self, ifindex: int, now: float) -> None:
         """A link came up, or got an address or a subnet: what was refused because of it gets another try."""
         self._kicks.setdefault(ifindex, now + _KICK_DELAY)

@@ -323,7 +323,8 @@ class Kernel:
     def _on_route(self, new: bool, flags: int, afi: int, key: bytes, shape: nl.RouteShape, now: float) -> None:
         if self.settings.enabled:
             self.fib.on_route_event(new, flags, afi, key, shape, now)
-            if new and shape.protocol == 2 and shape.hops:  # a subnet: gateways in it can be reached now
+            if new and shape.hops and (shape.protocol == 2 or (not shape.hops[0][0] and self.fib.refusing)):
+                # A subnet, or what stands for one: gateways in it can be reached now.
                 self.fib.on_interface_ready(shape.hops[0][1], now)
         self.learner.on_route_event(new, flags, afi, key, shape)
 

@@ -382,6 +382,20 @@ def test_refused_route_is_shown_and_retried(host: Host, case: Case, objects: boo
     run(host, FibSettings(nexthop_objects=objects), steps)
 
 
+def test_refused_route_follows_a_route_to_its_gateway(host: Host, case: Case, objects: bool) -> None:
+    """An address whose subnet route someone else writes (noprefixroute): no word of the address tells of it."""
+    gateway, subnet = ("203.0.113.1", "203.0.113.0/24") if case.version == 4 else ("2001:db8::1", "2001:db8::/64")
+
+    async def steps(kernel: Kernel) -> None:
+        put(kernel, case.prefix, via(host, gateway))
+        assert status(kernel, case.prefix) is FibStatus.REFUSED
+        kernel.fib._timers[:] = [(at + 60.0, *rest) for at, *rest in kernel.fib._timers]  # type: ignore[misc]
+        host.ip(f"{case.ip} route add {subnet} dev v0 proto static")
+        await until(lambda: status(kernel, case.prefix) is FibStatus.INSTALLED, 0.5)
+
+    run(host, FibSettings(nexthop_objects=objects), steps)
+
+
 def test_missing_privilege_is_one_sentence(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Netlink, "may_write", lambda self: False)
 

@@ -38,6 +38,8 @@ MOVE = 0.1
 """Seconds within which an affinity that is labelled comes from its other feed."""
 LASTED = 1.0
 """Seconds after which a watch that ends has not failed."""
+SHORT = 4
+"""Watches in a row that end before that, and say nothing; behind one more, everything is listed."""
 
 
 @frozen
@@ -319,6 +321,9 @@ class KubernetesSource:
                     self._news.put_nowait(_News(feed, changes))
                 if loop.time() - began >= LASTED:
                     continue
+                if failures >= SHORT:
+                    # Somebody between us lets no stream through: what happens is found by listing.
+                    raise Expired("its watches end at once, with nothing in them")
                 pause = self._pause(failures)
             except Expired as error:
                 log.info("%s: %s: %s; listed again", self.url, feed.scope.name, error)

@@ -33,6 +33,7 @@ TOKEN_AGE = 60.0
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
 """A connection whose other end is gone without a word is found within half a minute."""
 _CHUNK = 1 << 16
+_BETWEEN = "check the address, and what is between"
 
 
 class Missing(Exception):
@@ -126,7 +127,7 @@ class KubernetesClient:
         limits: aiohttp.ClientTimeout,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response with a status below 300. A token that is refused is read again, and it is tried once more."""
-        method = {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
+        method = _method(verb)
         content = "application/merge-patch+json" if verb == "patch" else "application/json"
         for again in (True, False):
             headers = {"Accept": "application/json", **self._authorization()}
@@ -149,6 +150,11 @@ class KubernetesClient:
                     continue
                 if response.status >= 300:
                     raise self._refusal(response, await response.content.read(_CHUNK), verb, api)
+                if response.content_type != "application/json":
+                    # A page of a proxy or gateway, perhaps instead of a watch: it would only seem to be silent.
+                    raise Unavailable(
+                        f"{self.where}: the answer to {path} is {response.content_type}, no JSON; {_BETWEEN}"
+                    )
                 yield response
                 return
 
@@ -268,6 +274,9 @@ class KubernetesClient:
         """What a status of 300 and above means."""
         text, reason, seconds = _status(body)
         code = response.status
+        if response.content_type == "text/html" or 300 <= code < 400:
+            place = response.headers.get("Location", "")
+            text = f"{response.reason or ''}{f', to {place[:200]}' if place else ''}; {_BETWEEN}"
         text = text or response.reason or str(code)
         if code == 401:
             who = f"the credentials of {self.access.origin} are not accepted"
@@ -278,7 +287,7 @@ class KubernetesClient:
             return DatastoreError(f"{self.where}: not allowed ({text}); {remedy}")
         if code == 404:
             return Missing(text)
-        if code == 409:
+        if code == 409 and _method(verb) != "GET":
             return Conflict(text)
         if code == 410 or "ResourceVersionTooLarge" in reason:
             return Expired(text)
@@ -286,6 +295,11 @@ class KubernetesClient:
             return DatastoreError(f"{self.where}: {text}")
         later = f" (again in {seconds} s)" if seconds else ""
         return Unavailable(f"{self.where}: {code} {text}{later}")
+
+
+def _method(verb: str) -> str:
+    """HTTP's method for a verb of RBAC."""
+    return {"create": "POST", "update": "PUT", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
 
 
 class _Silent(Exception):

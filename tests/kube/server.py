@@ -41,6 +41,10 @@ class Faults:
     """What becomes of the events of one moment."""
     slow: float = 0.0
     """Seconds before each answer."""
+    page: int = 0
+    """The status of a page of HTML without a line end that stands for every answer, as a login's; 0: none."""
+    short: bool = False
+    """Watches end at once, with nothing in them."""
 
 
 class KubeServer:
@@ -116,6 +120,10 @@ class KubeServer:
         await self._wait()
         if self.faults.slow:
             await asyncio.sleep(self.faults.slow)
+        if self.faults.page:
+            headers = {"Location": "https://login.example/"} if 300 <= self.faults.page < 400 else {}
+            text = "<html><title>Log in</title></html>"
+            return web.Response(text=text, status=self.faults.page, content_type="text/html", headers=headers)
         try:
             if self.faults.refusal is not None:
                 raise self.faults.refusal
@@ -234,6 +242,8 @@ class KubeServer:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)
+        if self.faults.short:
+            return response
         loop = asyncio.get_running_loop()
         end = loop.time() + float(request.query.get("timeoutSeconds") or 1800)
         bookmarks = request.query.get("allowWatchBookmarks") in ("true", "1")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,37 @@ async def test_a_server_that_is_too_busy(server: KubeServer) -> None:
         server.faults.refusal = None
         server.store.put(pool("q"))
         await watched.until(lambda found: "q" in cidrs(found))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, r"the answer to /api\S+ is text/html, no JSON; check the address, and what is between"),
+        (302, r": 302 Found, to https://login\.example/; check the address, and what is between"),
+        (503, r": 503 Service Unavailable; check the address, and what is between"),
+    ],
+)
+async def test_a_page_in_the_place_of_the_api_is_no_connection(status: int, words: str, server: KubeServer) -> None:
+    async with followed(server) as watched:
+        await watched.until()
+        server.faults.page = status
+        server.cut()
+        text = await watched.status(lambda text: re.search(words, text) is not None)
+        assert "<" not in text and not watched.store.status().connected
+        server.faults.page = 0
+        server.store.put(pool("p"))
+        await watched.until(lambda found: "p" in cidrs(found))
+        await watched.status(lambda text: not text)
+
+
+async def test_where_no_stream_comes_through_everything_is_listed(server: KubeServer) -> None:
+    async with followed(server) as watched:
+        await watched.until()
+        server.faults.short = True
+        server.cut()
+        for name in ("p", "q"):
+            server.store.put(pool(name))
+            await watched.until(lambda found: name in cidrs(found))  # noqa: B023
 
 
 RESTARTS = int(os.environ.get("KUBE_RESTARTS", "4"))

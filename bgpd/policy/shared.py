@@ -73,7 +73,7 @@ class SharedTrees:
         found: _Known = ()
         for octets, there in self._marks:
             # Almost always this settles it: the octets are nowhere in the block.
-            if octets in block and there(attrs):
+            if block.find(octets) >= 0 and there(attrs):
                 found = (*found, there)
         if self._values is not None:
             found = (*found, self._values.intersection((*attrs.communities, *attrs.large_communities)))

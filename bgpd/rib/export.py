@@ -19,6 +19,7 @@ from bgpd.wire.build import UPDATE_HEAD, AttributesTooLong, build_mp_reach, buil
 from bgpd.wire.framing import MARKER, MessageType
 from bgpd.wire.rules import Code
 
+_UPDATE = int(MessageType.UPDATE)
 _CACHE_LIMIT = 2048
 _TOLD_LIMIT = 8192
 _EXTENDED_COMMUNITIES = ((Code.EXTENDED_COMMUNITIES, 8), (Code.IPV6_EXTENDED_COMMUNITIES, 20))
@@ -155,7 +156,7 @@ class Exporter:
         attrs = path.attrs
         return (
             len(attrs.next_hop) in self._hop_lengths
-            and WELL_KNOWN not in attrs.block
+            and attrs.block.find(WELL_KNOWN) < 0
             and path.source.kind in self._reflected
             and self._passes(path, keys)
         )
@@ -172,7 +173,7 @@ class Exporter:
         if (
             match is None
             or len(hop) not in self._hop_lengths
-            or WELL_KNOWN in block
+            or block.find(WELL_KNOWN) >= 0
             or source.kind not in self._reflected
         ):
             return None
@@ -200,7 +201,7 @@ class Exporter:
         # `build_reach` leaves room for the longer header of MP_REACH_NLRI in any case.
         if size > self.key.max_length - (len(hop) != 4):
             return self._several(b"".join((block[:second], marks, block[second:])), hop, field, keys, path_id)
-        return [b"".join((UPDATE_HEAD(MARKER, size, MessageType.UPDATE, 0, length), *pieces))]
+        return [b"".join((UPDATE_HEAD(MARKER, size, _UPDATE, 0, length), *pieces))]
 
     def messages_again(self, path: Path, keys: Sequence[bytes]) -> list[bytes] | None:
         """As `messages`, for walks over the table: in a storm of joiners each wave has one, and most of what it tells

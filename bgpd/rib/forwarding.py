@@ -15,6 +15,7 @@ from bgpd.routes import FibRoute, Hop, RouteKind
 from bgpd.settings import FibSettings
 
 _NOT_OURS = (SourceKind.KERNEL, SourceKind.DIRECT)
+_UNICAST = RouteKind.UNICAST
 _MAX_METRIC = 0xFFFFFFFF
 
 
@@ -137,7 +138,7 @@ class Forwarding:
         if not hops:
             return None
         metric = kernel_metric(self.settings.metric_base, chosen.attrs.local_pref) if chosen.source.is_bgp else 0
-        return FibRoute(RouteKind.UNICAST, hops, metric)
+        return FibRoute(_UNICAST, hops, metric)
 
     def _tunnelled(
         self, family: Family, entry: Entry, chosen: Path, leaf: Leaf, keys: Sequence[bytes]
@@ -156,7 +157,7 @@ class Forwarding:
         for way in set(ways.values()):
             hops = tuple(dict.fromkeys(way))[: self.settings.multipath]
             hops = tuple(sorted(hops, key=lambda hop: (hop.gateway, hop.interface)))
-            made[way] = FibRoute(RouteKind.UNICAST, hops, metric) if hops else None
+            made[way] = FibRoute(_UNICAST, hops, metric) if hops else None
         return {key: made[way] for key, way in ways.items()}
 
     def _way(self, path: Path, tunnel: str) -> tuple[Hop, ...]:

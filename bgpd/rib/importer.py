@@ -103,7 +103,7 @@ class ImportRules:
         """Why a route with these attributes must not be used, or "". The session is not concerned."""
         block = attrs.block
         for octets in self._suspect:
-            if octets in block:
+            if block.find(octets) >= 0:  # not "in": see `bgpd.wire.usual`
                 if looped := self._loop(attrs):
                     return looped
                 break

@@ -30,8 +30,8 @@ class MessageType(IntEnum):
 # length; one without any body is a header error.
 _SHORTEST = (0, 29, 23, 21, 19, 20)
 _UPDATE, _SHORTEST_UPDATE = int(MessageType.UPDATE), _SHORTEST[MessageType.UPDATE]
-# OPEN and KEEPALIVE never grow (RFC 8654 §4).
-_FIXED_LIMIT = (MessageType.OPEN, MessageType.KEEPALIVE)
+# Longest: OPEN and KEEPALIVE never grow (RFC 8654 §4).
+_LONGEST = (0, MAX_LENGTH, EXTENDED_MAX_LENGTH, EXTENDED_MAX_LENGTH, HEADER_LENGTH, EXTENDED_MAX_LENGTH)
 
 
 def build_message(kind: int, body: bytes = b"") -> bytes:
@@ -74,8 +74,7 @@ class Framer:
                 marker != MARKER
                 or length > limit
                 or not 1 <= kind <= 5
-                or length < _SHORTEST[kind]
-                or (kind in _FIXED_LIMIT and length > (MAX_LENGTH if kind == MessageType.OPEN else HEADER_LENGTH))
+                or not _SHORTEST[kind] <= length <= _LONGEST[kind]
             ):
                 self.error = _header_error(marker, length, kind, limit)
                 self._rest = b""

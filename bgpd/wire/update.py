@@ -195,7 +195,7 @@ class UpdateParser:
                 return None
             match = self._plain(block)
             # The second look is behind the length octets, whose zeros would look like the beginning of an AS number.
-            if match is not None and (_NO_AS not in block or _NO_AS not in block[7 : match.end(1)]):
+            if match is not None and (block.find(_NO_AS) < 0 or _NO_AS not in block[7 : match.end(1)]):
                 head, next_hop, tail = match.groups()
                 if block[4] == 0x50:
                     head = head[:4] + b"\x40\x02" + head[7:]
@@ -205,7 +205,7 @@ class UpdateParser:
                 if match is None:
                     return None
                 origin, path, next_hop, *tail = match.groups()
-                if _NO_AS in path:
+                if path.find(_NO_AS) >= 0:
                     return None
                 outcome = self._accept(IPV4_UNICAST, next_hop, origin + b"\x40\x02" + path, tail)
             self._remember(block, outcome)
@@ -251,7 +251,7 @@ class UpdateParser:
             if usual.several_large(rest) and usual.large_repeats(rest):
                 return None
             origin, path, *tail = match.groups()
-            if _NO_AS in path:
+            if path.find(_NO_AS) >= 0:
                 return None
             outcome = self._accept(family, next_hop, origin + b"\x40\x02" + path, tail)
             self._remember_mp(key, outcome)

@@ -6,6 +6,9 @@ does not match and is examined. One thing no pattern sees, a large community tha
 
 Three attributes that only count between internal peers are in the pattern for external ones too, in groups apart:
 they come often enough, and are cut out (RFC 7606 §7.5, §7.9, §7.10).
+
+Wherever each UPDATE comes along, octets are looked for in a block by `find`: `in` tries them as a number first, and
+makes an exception of that, with its text, each time.
 """
 
 from __future__ import annotations

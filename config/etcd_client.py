@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ import grpc.aio
 from attrs import field, frozen
 
 from config import etcd_pb2 as pb
+from config import tls
 from config.source import DatastoreError, Expired, Unavailable
 
 __all__ = ["EtcdClient", "EtcdOptions", "options"]
@@ -118,6 +120,8 @@ class EtcdClient:
         self._channel: grpc.aio.Channel | None = None
         self._token = ""
         self._answered = False
+        self._ended = ""
+        """That the own certificate is out of date; "": it is not, or there is none."""
 
     @property
     def endpoint(self) -> str:
@@ -211,11 +215,22 @@ class EtcdClient:
 
     def _credentials(self) -> grpc.ChannelCredentials:
         chosen = self.options
-        return grpc.ssl_channel_credentials(
-            root_certificates=_read("ETCD_CA_CERT_FILE", chosen.ca_file),
-            private_key=_read("ETCD_KEY_FILE", chosen.key_file),
-            certificate_chain=_read("ETCD_CERT_FILE", chosen.cert_file),
-        )
+        authorities = _read("ETCD_CA_CERT_FILE", chosen.ca_file)
+        cert, key = _read("ETCD_CERT_FILE", chosen.cert_file), _read("ETCD_KEY_FILE", chosen.key_file)
+        # What grpc says of such files is that it has "failed to create a security handshaker".
+        try:
+            if authorities is not None:
+                tls.check_authorities(authorities)
+        except ValueError as error:
+            raise DatastoreError(f"the file {chosen.ca_file} of ETCD_CA_CERT_FILE cannot be used: {error}") from None
+        try:
+            if cert is not None and key is not None:
+                tls.check_pair(cert, key)
+        except ValueError as error:
+            files = f"{chosen.cert_file} of ETCD_CERT_FILE and {chosen.key_file} of ETCD_KEY_FILE"
+            raise DatastoreError(f"the files {files} cannot be used together: {error}") from None
+        self._ended = tls.ended(cert, datetime.now(UTC)) if cert is not None else ""
+        return grpc.ssl_channel_credentials(root_certificates=authorities, private_key=key, certificate_chain=cert)
 
     def explain(self, error: grpc.aio.AioRpcError) -> Exception:
         """What a failed call means, with etcd's or the transport's own words."""
@@ -230,6 +245,8 @@ class EtcdClient:
                 remedy = "check ETCD_CA_CERT_FILE, ETCD_CERT_FILE, ETCD_KEY_FILE and the name in etcd's certificate"
                 if not self.options.cert_file:
                     remedy += "; etcd may ask for a client's certificate, and ETCD_CERT_FILE names none"
+                elif self._ended:
+                    remedy = f"the certificate {self.options.cert_file} of ETCD_CERT_FILE {self._ended}: renew it"
                 return DatastoreError(f"{where}: no TLS connection ({details}); {remedy}")
             if not self.options.secure and not self._answered and "Socket closed" in details:
                 details += "; if etcd wants TLS, write etcds:// and set ETCD_CA_CERT_FILE"

@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from config import tls
 from config.kubernetes_access import Access
 from config.kubernetes_lines import Lines, TooLong
 from config.kubernetes_objects import Api
@@ -209,12 +210,16 @@ class KubernetesClient:
                 authorities = chosen.ca_data or _read(chosen.ca_file, "authority's certificate")
                 context = ssl.create_default_context(cadata=authorities.decode("ascii", "replace"))
         except ssl.SSLError as error:
-            text = f"the authority's certificate of {chosen.origin} cannot be used: {_ssl(error)}"
+            text = f"the authority's certificate of {chosen.origin} cannot be used: {tls.reason(error)}"
             raise DatastoreError(text) from None
         if chosen.cert_file or chosen.cert_data:
             cert = chosen.cert_data or _read(chosen.cert_file, "client certificate")
             key = chosen.key_data or _read(chosen.key_file, "client key")
-            _load_pair(context, cert, key, chosen.origin)
+            try:
+                tls.load_pair(context, cert, key)
+            except ValueError as error:
+                text = f"the client certificate and key of {chosen.origin} cannot be used: {error}"
+                raise DatastoreError(text) from None
         self._context, self._files = context, files
         return context
 
@@ -245,7 +250,7 @@ class KubernetesClient:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return self._untrusted(cause)
             if isinstance(cause, ssl.SSLError) and not isinstance(cause, aiohttp.ClientError):
-                return DatastoreError(f"{where}: no TLS connection ({_ssl(cause)}); {self._remedy()}")
+                return DatastoreError(f"{where}: no TLS connection ({tls.reason(cause)}); {self._remedy()}")
         if isinstance(error, aiohttp.ClientConnectorError):
             return Unavailable(f"{where}: {_os(error.os_error)}")
         if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError):
@@ -341,10 +346,6 @@ def _os(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _ssl(error: ssl.SSLError) -> str:
-    return str(error.reason or error).replace("_", " ").lower()
-
-
 def _signature(path: str) -> object:
     if not path:
         return None
@@ -361,15 +362,3 @@ def _read(path: str, what: str) -> bytes:
             return file.read()
     except OSError as error:
         raise DatastoreError(f"the {what} file {path} cannot be read: {error.strerror}") from None
-
-
-def _load_pair(context: ssl.SSLContext, cert: bytes, key: bytes, origin: str) -> None:
-    """The interpreter takes certificates from files only: one in memory, which needs no folder that can be written."""
-    descriptor = os.memfd_create("certificate")
-    try:
-        os.write(descriptor, cert + b"\n" + key)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-    except ssl.SSLError as error:
-        raise DatastoreError(f"the client certificate and key of {origin} cannot be used: {_ssl(error)}") from None
-    finally:
-        os.close(descriptor)

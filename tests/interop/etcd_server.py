@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EtcdServer", "certificates", "free_port"]
+__all__ = ["EtcdServer", "certificates", "expire", "free_port"]
 
 
 def free_port() -> int:
@@ -140,7 +140,7 @@ def certificates(folder: Path) -> None:
     """Make an authority (ca), a server's certificate for 127.0.0.1, a client's, and another authority (other)."""
 
     def run(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], check=True, cwd=folder, capture_output=True)
+        _openssl(folder, *arguments)
 
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     for name in ("ca", "other"):
@@ -163,3 +163,30 @@ def certificates(folder: Path) -> None:
         run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
         run("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+
+
+def expire(folder: Path, name: str) -> None:
+    """Sign the certificate `name` of `certificates` anew, for a time that is over."""
+    (folder / "index.txt").touch()
+    (folder / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca = this\n[this]\ndatabase = {folder}/index.txt\nnew_certs_dir = {folder}\n"
+        "rand_serial = yes\ndefault_md = sha256\npolicy = any\nunique_subject = no\n[any]\ncommonName = supplied\n"
+    )
+    dates = ("-startdate", "20200101000000Z", "-enddate", "20210101000000Z")
+    files = (
+        "-in",
+        f"{name}.csr",
+        "-out",
+        f"{name}.pem",
+        "-extfile",
+        f"{name}.ext",
+        "-cert",
+        "ca.pem",
+        "-keyfile",
+        "ca.key",
+    )
+    _openssl(folder, "ca", "-batch", "-notext", "-config", "ca.cnf", *dates, *files)
+
+
+def _openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, cwd=folder, capture_output=True)

@@ -27,7 +27,7 @@ from config.source import Batch, Expired, Unavailable
 from tests.interop.common import PEER_AS, peer_config, session
 from tests.interop.conftest import OURS4, PEER4, Pair
 from tests.interop.etcd_calls import Raw
-from tests.interop.etcd_server import EtcdServer, certificates
+from tests.interop.etcd_server import EtcdServer, certificates, expire
 from tests.interop.model import IPV4
 from tests.interop.namespace import Namespace, wait_until
 from tests.interop.ours import Ours
@@ -595,7 +595,10 @@ async def test_tls_with_a_client_certificate(secure: tuple[EtcdServer, Path]) ->
     await editor.close()
 
 
-@pytest.mark.parametrize("case", ["other authority", "no certificate", "no TLS", "no such file"])
+@pytest.mark.parametrize(
+    "case",
+    ["other authority", "no certificate", "no TLS", "no such file", "no pair", "garbage", "no authority", "expired"],
+)
 async def test_tls_that_fails_is_told(case: str, secure: tuple[EtcdServer, Path]) -> None:
     etcd, folder = secure
     url, env = etcd.url, tls(folder)
@@ -605,6 +608,18 @@ async def test_tls_that_fails_is_told(case: str, secure: tuple[EtcdServer, Path]
         env, words = {"ETCD_CA_CERT_FILE": env["ETCD_CA_CERT_FILE"]}, "no TLS connection .*ETCD_CERT_FILE names none"
     elif case == "no TLS":
         url, env, words = url.replace("etcds", "etcd"), {}, "if etcd wants TLS, write etcds://"
+    elif case == "no pair":
+        env["ETCD_KEY_FILE"] = f"{folder}/server.key"
+        words = "client.pem of ETCD_CERT_FILE and .*server.key of ETCD_KEY_FILE cannot be used together: key values"
+    elif case == "garbage":
+        (folder / "client.pem").write_text("garbage")
+        words = "client.pem of ETCD_CERT_FILE and .* cannot be used together: "
+    elif case == "no authority":
+        (folder / "ca.pem").write_text("garbage")
+        words = "ca.pem of ETCD_CA_CERT_FILE cannot be used: "
+    elif case == "expired":
+        expire(folder, "client")
+        words = "no TLS connection .*client.pem of ETCD_CERT_FILE has expired on 2021-01-01T00:00:00.00:00: renew it"
     else:
         env, words = tls(folder, "absent"), "absent.pem of ETCD_CA_CERT_FILE cannot be read: No such file"
     store = open_datastore(url, node="a", state_dir=None, env=env)

@@ -61,7 +61,7 @@ WORLDLY = (
     *("bgpd.shell", "bgpd.api", "bgpd.ctl", "bgpd.fib.netlink"),
     *("config.files", "config.folder", "config.inotify", "config.etcd", "config.kubernetes"),
     *("config.datastore", "config.follower", "config.joined", "config.copy", "config.keeper", "config.files_edit"),
-    *("config.etcd_client", "config.etcd_edit", "config.workloads"),
+    *("config.etcd_client", "config.etcd_edit", "config.tls", "config.workloads"),
     *("config.kubernetes_access", "config.kubernetes_client", "config.kubernetes_edit", "config.kubernetes_feed"),
     *(
         "config.ctl",

@@ -18,7 +18,7 @@ import grpc.aio
 
 from config import etcd_keys
 from config import etcd_pb2 as pb
-from config.etcd_client import EtcdClient, is_stale_token, options
+from config.etcd_client import EtcdClient, is_compacted, is_stale_token, options
 from config.etcd_edit import EtcdEditor
 from config.snapshot import StoreChange
 from config.source import Batch, DatastoreError, Expired, Listing, Unavailable
@@ -40,6 +40,8 @@ class EtcdSource:
         self._prefixes = tuple(prefix.encode() for prefix in etcd_keys.prefixes(node))
         self._silence = silence
         self._cluster = 0
+        self._fresh = False
+        """Whether all that is known comes from the listing a moment ago."""
         self._prefix_of: dict[int, bytes] = {}
         self._known: dict[bytes, tuple[int, int, StoreChange | None]] = {}
         """Key -> modification revision, checksum and meaning of the newest value seen; None: deleted, or not read."""
@@ -65,7 +67,7 @@ class EtcdSource:
                         changes.append(entry[2])
                 # Sessions have their timers: a large cluster is read in pieces.
                 await asyncio.sleep(0)
-        self._known = known
+        self._known, self._fresh = known, True
         return Listing(dict.fromkeys(self._prefixes, revision + 1), tuple(changes))
 
     async def _pages(self, prefix: bytes, revision: int) -> AsyncIterator[Any]:
@@ -93,6 +95,9 @@ class EtcdSource:
         """What happens after a listing or a batch. Raises Expired, Unavailable or DatastoreError."""
         assert isinstance(revision, dict)
         starts: dict[bytes, int] = dict(revision)
+        if not self._fresh:
+            await self._check_history()
+        self._fresh = False
         try:
             async for response in self._responses(starts):
                 if response.created or response.watch_id < 0:
@@ -120,6 +125,27 @@ class EtcdSource:
         except Unavailable:
             await self._client.go_on()
             raise
+
+    async def _check_history(self) -> None:
+        """Raises Expired where what we know last has never happened there: after a restore from a backup, revisions may
+        have gone past ours before we are back, so that no revision shows it.
+        """
+        there = [(entry[0], key) for key, entry in self._known.items() if entry[1] or entry[2] is not None]
+        if not there:
+            return
+        revision, key = max(there)
+        try:
+            response = await self._client.call(pb.RangeRequest(key=key, revision=revision))
+        except Expired as error:
+            if not is_compacted(str(error)):
+                raise
+            # Too long ago for that question: only what is there now is left to look at.
+            response = await self._client.call(pb.RangeRequest(key=key))
+            if not response.kvs or response.kvs[0].mod_revision > revision:
+                return
+        found = [(kv.mod_revision, zlib.crc32(kv.value)) for kv in response.kvs]
+        if found != [(revision, self._known[key][1])]:
+            raise Expired(f"etcd has another history: revision {revision} is not what it was")
 
     async def _responses(self, starts: Mapping[bytes, int]) -> AsyncIterator[Any]:
         """The stream's responses, checked. Raises AioRpcError, Expired, Unavailable or DatastoreError."""

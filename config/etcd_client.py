@@ -236,7 +236,7 @@ class EtcdClient:
         """What a failed call means, with etcd's or the transport's own words."""
         details = " ".join(_NOISE.sub("", error.details() or error.code().name.lower()).split())
         where = f"etcd at {self.endpoint}"
-        if "compacted" in details:
+        if is_compacted(details) or "future revision" in details:
             return Expired(details)
         if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             return Unavailable(f"{where} does not answer within {self._timeout:g} s")
@@ -259,6 +259,11 @@ class EtcdClient:
             who = f"the user {self.options.username or '(none)'} may not do this"
             return DatastoreError(f"{where}: {who} ({details}); grant it a role with the keys below /calico/")
         return Unavailable(f"{where}: {details}")
+
+
+def is_compacted(details: str) -> bool:
+    """Whether etcd's words mean that a revision is too old."""
+    return "compacted" in details
 
 
 def is_stale_token(details: str | None) -> bool:

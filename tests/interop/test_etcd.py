@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -244,6 +245,12 @@ async def watched(source: EtcdSource, revision: object) -> None:
             pass
 
 
+async def begun(source: EtcdSource, revision: object) -> None:
+    """Watch until that has begun; etcd may be on its way up."""
+    async with asyncio.timeout(20), contextlib.aclosing(source.watch(revision)) as batches:
+        await anext(batches)
+
+
 async def test_revisions_that_cannot_be_gone_on_from(etcd: EtcdServer, editor: EtcdEditor) -> None:
     """Compacted ones; those of another cluster, which may have less to tell than we know."""
     for number in range(10):
@@ -265,6 +272,45 @@ async def test_revisions_that_cannot_be_gone_on_from(etcd: EtcdServer, editor: E
                 with contextlib.suppress(Unavailable):
                     await watched(source, listing.revision)
     assert not (await source.list()).changes
+    await source.close()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+async def test_a_restore_whose_revisions_have_gone_past_ours(
+    compacted: bool, etcd: EtcdServer, editor: EtcdEditor, tmp_path: Path
+) -> None:
+    """Neither the revision nor the cluster's id shows it: what is known has never happened there."""
+    await editor.apply(node("a"))
+    await editor.apply(pool("p", "10.1.0.0/16"))
+    etcd.kill()
+    shutil.copytree(etcd.folder / "data", tmp_path / "backup")
+    await etcd.start()
+    source = EtcdSource(etcd.url, node="a", env={})
+    await editor.apply(pool("lost", "10.2.0.0/16"))
+    await editor.apply(pool("p", "10.3.0.0/16"))
+    revision = (await source.list()).revision
+    await begun(source, revision)
+    # As long as nothing is restored, it goes on where it was.
+    etcd.kill()
+    await etcd.start()
+    with contextlib.suppress(Unavailable):
+        await begun(source, revision)
+    await begun(source, revision)
+    etcd.kill()
+    shutil.rmtree(etcd.folder / "data")
+    shutil.copytree(tmp_path / "backup", etcd.folder / "data")
+    await etcd.start()
+    async with Raw(etcd.url) as raw:
+        for number in range(5):
+            last = await raw.put(f"/elsewhere/{number}", "")
+        if compacted:
+            await raw.compact(last)
+    with pytest.raises(Expired, match="another history"):
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    await begun(source, revision)
+    assert {change.key[1] for change in (await source.list()).changes} == {"a", "p"}
     await source.close()
 
 

@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
-import yaml
 from attrs import frozen
 
 from config.ctl_common import checked_given, datastore_option, failing, file_option, table, use
 from config.ctl_rules import check_against
 from config.datastore import Editor
+from config.documents import dump_yaml
 from config.given import Object
 from config.kinds import KINDS, NAMESPACED_KINDS, Kind, asn_text, columns, custom_columns, find_kind
 from config.parse import NAMESPACED
@@ -163,7 +163,7 @@ def _print(
     if form in ("yaml", "json"):
         whole: Any = values[0] if single and values else _list_of(values, kinds)
         if not (single and not values):
-            click.echo(json.dumps(whole, indent=2) if form == "json" else to_yaml(whole), nl=form == "json")
+            click.echo(json.dumps(whole, indent=2) if form == "json" else dump_yaml(whole), nl=form == "json")
         return
     if form == "name":
         for value in values:
@@ -188,11 +188,6 @@ def _list_of(values: list[Value], kinds: dict[str, Kind]) -> Value:
         (name,) = kinds
         return {"kind": f"{name}List", "apiVersion": NAMESPACED.get(name, group), "metadata": {}, "items": values}
     return {"kind": "List", "apiVersion": group, "metadata": {}, "items": values}
-
-
-def to_yaml(value: Any) -> str:
-    """YAML that YAML 1.1 and 1.2 readers understand alike: texts that look like numbers are quoted."""
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))
 
 
 # --- apply, create, replace, delete
@@ -379,7 +374,7 @@ def export(directory: str, secrets: bool, force: bool, datastore: str) -> None:
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         for name, values in found.items():
-            _write(paths[name], "---\n".join(to_yaml(_shown(value, bare=True, secrets=True)) for value in values))
+            _write(paths[name], "---\n".join(dump_yaml(_shown(value, bare=True, secrets=True)) for value in values))
     except OSError as error:
         raise click.ClickException(f"{error.filename or directory} cannot be written: {error.strerror}") from None
     for name, values in found.items():

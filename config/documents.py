@@ -20,7 +20,17 @@ from typing import Any
 import yaml
 from attrs import frozen
 
-__all__ = ["Document", "DocumentError", "FieldPath", "load_json", "load_yaml", "locate", "parse_path", "split"]
+__all__ = [
+    "Document",
+    "DocumentError",
+    "FieldPath",
+    "dump_yaml",
+    "load_json",
+    "load_yaml",
+    "locate",
+    "parse_path",
+    "split",
+]
 
 MAX_DEPTH = 64
 FieldPath = tuple[str | int, ...]
@@ -93,6 +103,23 @@ def load_yaml(text: str) -> object:
     if reader.documents > 1:
         raise DocumentError("two documents without a --- line between them")
     return reader.value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that any reader may take for something else. PyYAML leaves 1e3 and 0o17 as they are."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7]+\Z"), list("-+0"))
+
+
+def dump_yaml(value: object) -> str:
+    """YAML that readers of YAML 1.1 and 1.2 understand alike: texts that look like numbers are quoted."""
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def load_json(text: str) -> object:

@@ -16,10 +16,9 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-import yaml
 from attrs import frozen
 
-from config.documents import DocumentError, load_json, load_yaml
+from config.documents import DocumentError, dump_yaml, load_json, load_yaml
 from config.folder import Folder, read_text
 from config.parse import identify, identify_known, unfold
 from config.problems import ResourceError
@@ -77,7 +76,7 @@ class FileEditor:
         place = self._find(kind, name)
         if place is None:
             os.makedirs(self.directory, exist_ok=True)
-            self._write(self._new_path(kind, name), _yaml(new))
+            self._write(self._new_path(kind, name), dump_yaml(new))
             return "created"
         if _clean(place.value) == new:
             return "unchanged"
@@ -120,7 +119,7 @@ class FileEditor:
             pieces = [] if document is None else [json.dumps(document, indent=2) + "\n"]
         else:
             head = "---\n" if pieces[place.piece].startswith("---") else ""
-            pieces[place.piece : place.piece + 1] = [] if document is None else [head + _yaml(document)]
+            pieces[place.piece : place.piece + 1] = [] if document is None else [head + dump_yaml(document)]
         text = "".join(pieces)
         if any(map(_says_something, pieces)):
             self._write(place.path, text)
@@ -196,7 +195,3 @@ def _clean(value: Mapping[str, Any]) -> dict[str, Any]:
     """An object without what only a server gives: in files there is none."""
     metadata = {key: item for key, item in value["metadata"].items() if key not in _SERVERS}
     return {**value, "metadata": metadata}
-
-
-def _yaml(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120))

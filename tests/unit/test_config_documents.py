@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config.documents import DocumentError, load_json, load_yaml, locate, parse_path, split
+from config.documents import DocumentError, dump_yaml, load_json, load_yaml, locate, parse_path, split
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,13 @@ def test_locate() -> None:
     assert locate(text, parse_path("spec.list[1].missing")) == 4
     assert locate("---\n" + text, parse_path("nothing")) == 2
     assert locate("[", ("a",)) == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "1234e5", "5e-3", "+1.E2", ".5e1", "0o17", "-0o7", "5663:12", "1.10", "yes", "012"]
+)
+def test_texts_that_look_like_numbers_are_quoted(text: str) -> None:
+    """A label 1e3 that is written bare is 1000 for kubectl and calicoctl."""
+    written = dump_yaml({"a": text})
+    assert written == f"a: '{text}'\n" and load_yaml(written) == {"a": text}
+    assert dump_yaml({"a": "e1", "b": "1e", "c": 5}) == "a: e1\nb: 1e\nc: 5\n"

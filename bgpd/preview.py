@@ -14,7 +14,7 @@ session that is reset comes back with the same routes and capabilities.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define, field
 
@@ -30,7 +30,7 @@ from bgpd.rib.forwarding import Forwarding
 from bgpd.rib.importer import Importer
 from bgpd.rib.loc_rib import LocRib
 from bgpd.rib.path import Entry, Path
-from bgpd.routes import FibRoute
+from bgpd.routes import FibRoute, LocalChange
 from bgpd.settings import IMPORT_RULES, PeerSettings, SpeakerSettings
 from bgpd.speaker import Speaker
 
@@ -59,8 +59,12 @@ class KernelDifference:
 class Preview:
     """One comparison of a speaker as it is with the same under other settings."""
 
-    def __init__(self, speaker: Speaker, settings: SpeakerSettings) -> None:
+    def __init__(self, speaker: Speaker, settings: SpeakerSettings, local: Iterable[LocalChange] = ()) -> None:
+        """`local`: what the settings change in the host's own routes. Next hops that resolve through these are taken
+        to stay as they are.
+        """
         self._speaker = speaker
+        self._local = tuple(local)
         self._settings = settings
         self._after = {family: _Overlay() for family in speaker.ribs}
         """Loc-RIB entries that would be others."""
@@ -97,6 +101,7 @@ class Preview:
     def steps(self) -> Iterator[None]:
         """Do the work."""
         yield from self._statics()
+        yield from self._host()
         for peer, new in self._wanted:
             if new is None and peer is not None:
                 yield from self._without(peer)
@@ -145,6 +150,14 @@ class Preview:
                 yield
         for number, route in enumerate(wanted - local.static):
             self._put(route.family, route.key, source, 0, local.static_path(route))
+            if not number % SLICE:
+                yield
+
+    def _host(self) -> Iterator[None]:
+        local = self._speaker.local_routes
+        for number, change in enumerate(self._local):
+            path = local.path(change.route) if change.route is not None else None
+            self._put(change.family, change.key, local.sources[change.kind], 0, path)
             if not number % SLICE:
                 yield
 

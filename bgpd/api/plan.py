@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import nsmallest
 from typing import Any
 
@@ -14,6 +14,7 @@ from bgpd.api.schema import Plan, PlanKernel, PlanPrefixes, PlanTable
 from bgpd.api.state import DaemonState
 from bgpd.family import Family
 from bgpd.preview import Difference, KernelDifference, Preview
+from bgpd.routes import LocalChange
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
 
@@ -40,17 +41,26 @@ async def plan(state: DaemonState, body: bytes, limit: int, pace: Pace) -> Plan:
     pace.resume()
     before = speaker.settings
     if settings is not None:
-        answer["tables"], answer["kernel"] = await tables(speaker, settings, limit, pace)
+        local: list[LocalChange] = []
+        if state.kernel is not None and settings.learn != before.learn:
+            local = state.kernel.local_under(settings.learn)
+        answer["tables"], answer["kernel"] = await tables(speaker, settings, limit, pace, local)
+        if local:
+            named = ", ".join(sorted({render.prefix(change.family, change.key) for change in local}))
+            answer["notes"].append(f"next hops that resolve through {named} are taken to stay as they are")
     if speaker.settings is not before:
         answer["notes"].append("the configuration in force changed while this was worked out: ask again")
     return answer  # type: ignore[return-value]
 
 
 async def tables(
-    speaker: Speaker, settings: SpeakerSettings, limit: int, pace: Pace
+    speaker: Speaker, settings: SpeakerSettings, limit: int, pace: Pace, local: Iterable[LocalChange] = ()
 ) -> tuple[list[PlanTable], list[PlanKernel]]:
-    """What peers would be told otherwise, and what the kernel would get. In slices; sorting is done in a thread."""
-    preview = Preview(speaker, settings)
+    """What peers would be told otherwise, and what the kernel would get. In slices; sorting is done in a thread.
+
+    `local`: what the settings change in the host's own routes.
+    """
+    preview = Preview(speaker, settings, local)
     await asyncio.to_thread(preview.compile)
     pace.resume()
     for _ in preview.steps():

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from bgpd.api.schema import Datastore, Problem
 from bgpd.family import Family
 from bgpd.fib.table import FibTable
-from bgpd.settings import SpeakerSettings
+from bgpd.routes import LocalChange
+from bgpd.settings import LearnSettings, SpeakerSettings
 from bgpd.speaker import Speaker
 
 DEFAULT_NODENAME = "/var/lib/calico/nodename"
@@ -36,6 +37,9 @@ class KernelSide(Protocol):
 
     def interface_name(self, ifindex: int, /) -> str:
         """Name of an interface."""
+
+    def local_under(self, learn: LearnSettings, /) -> list[LocalChange]:
+        """What other settings would change in the routes that addresses of interfaces give; nothing is changed."""
 
     def why_not_local(self, family: Family, key: bytes, /) -> str:
         """Why the host has no local route to exactly this prefix, where something of it is there; else ""."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from copy import copy
 
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST
 from bgpd.fib import messages as nl
@@ -340,6 +341,17 @@ class Learner:
                 self._told[name] = route
             changes.append(LocalChange(kind, _FAMILIES[afi], key, route))
         self._dirty.clear()
+        return changes
+
+    def under(self, settings: LearnSettings) -> list[LocalChange]:
+        """What other settings would change in the routes that addresses of interfaces give; nothing is changed."""
+        other = copy(self)
+        other.settings, other._ignored = settings, compile_patterns(settings.ignored_interfaces)
+        changes: list[LocalChange] = []
+        for afi, key in self._networks:
+            route = other._direct(afi, key)
+            if route != self._told.get((SourceKind.DIRECT, afi, key)):
+                changes.append(LocalChange(SourceKind.DIRECT, _FAMILIES[afi], key, route))
         return changes
 
     def routes(self) -> list[LocalRoute]:

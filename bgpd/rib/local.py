@@ -43,9 +43,11 @@ class LocalRoutes:
         if change.route is None:
             rib.drop([change.key], source, 0)
         else:
-            rib.put([change.key], self._path(source, change.route))
+            rib.put([change.key], self.path(change.route))
 
-    def _path(self, source: Source, route: LocalRoute) -> Path:
+    def path(self, route: LocalRoute) -> Path:
+        """The path of a route of the host, not put into any table."""
+        source = self.sources[route.kind]
         gateway = route.hops[0].gateway if len(route.hops) == 1 else b""
         attrs = self._attrs(route, gateway)
         metric = route.metric if route.kind is SourceKind.KERNEL else -1

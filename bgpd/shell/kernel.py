@@ -162,6 +162,10 @@ class Kernel:
         """Name of an interface; its number where it is unknown."""
         return self.learner.interface_name(ifindex)
 
+    def local_under(self, learn: LearnSettings) -> list[LocalChange]:
+        """What other settings would change in the routes that addresses of interfaces give."""
+        return self.learner.under(learn)
+
     def why_not_local(self, family: Family, key: bytes) -> str:
         """Why the host has no local route to exactly this prefix, where something of it is there; else ""."""
         afi = nl.AF_INET if family == IPV4_UNICAST else nl.AF_INET6

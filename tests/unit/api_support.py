@@ -18,7 +18,8 @@ from bgpd.api.state import DaemonState
 from bgpd.family import IPV4_UNICAST, IPV6_UNICAST, Family, parse_prefix
 from bgpd.fib.table import FibTable
 from bgpd.policy.terms import ACCEPT_ALL, AddCommunity, MatchPrefix, PrefixRange, SetLocalPref, Term, Verdict
-from bgpd.settings import FamilySettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
+from bgpd.routes import LocalChange
+from bgpd.settings import FamilySettings, LearnSettings, PeerSettings, SpeakerSettings, StaticKind, StaticRoute
 from tests.scenario.cluster import Cluster, Host
 
 NODE, CLIENT, TOR, ABSENT = "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.9"
@@ -77,6 +78,9 @@ class FakeKernel:
 
     def __init__(self, settings: SpeakerSettings) -> None:
         self.fib = FibTable(evolve(settings.fib, nexthop_objects=False))
+
+    def local_under(self, learn: LearnSettings, /) -> list[LocalChange]:
+        return []
 
     def why_not_local(self, family: Family, key: bytes, /) -> str:
         return ""

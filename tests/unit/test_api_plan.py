@@ -14,9 +14,12 @@ from bgpd.api import server
 from bgpd.api.limits import Pace
 from bgpd.api.plan import plan
 from bgpd.api.schema import Plan
-from bgpd.settings import SpeakerSettings
+from bgpd.family import parse_prefix
+from bgpd.policy.terms import SourceKind
+from bgpd.routes import LocalChange
+from bgpd.settings import LearnSettings, SpeakerSettings
 
-from .api_support import World, checked, static
+from .api_support import NODE, World, checked, static
 from .test_api_server import ANY, asking, raw, serving
 
 PATH = "/v1/plan"
@@ -47,6 +50,21 @@ async def test_tables_are_worked_out_and_nothing_changes() -> None:
     assert answer["kernel"][0]["added"] == {"count": 1, "prefixes": ["10.244.8.0/26"]}
     assert before == {family: dict(rib.table) for family, rib in world.host.speaker.ribs.items()}
     assert world.host.speaker.settings == world.settings
+
+
+async def test_interfaces_that_are_ignored_take_their_routes_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    prefix = "10.244.200.0/24"
+    family, key = parse_prefix(prefix)
+    world.cluster.link(NODE, prefix)
+    world.cluster.run(1)
+    proposing(world, evolve(world.settings, learn=LearnSettings(ignored_interfaces=("eth*",))))
+    gone = [LocalChange(SourceKind.DIRECT, family, key, None)]
+    monkeypatch.setattr(world.state.kernel, "local_under", lambda learn: gone)
+    answer = await plan(world.state, b"{}", 100, Pace())
+    told = {peer: table["withdrawn"]["prefixes"] for table in answer["tables"] for peer in table["peers"]}
+    assert told["tor"] == [prefix]
+    assert answer["notes"] == [f"next hops that resolve through {prefix} are taken to stay as they are"]
 
 
 async def test_the_socket_answers_and_the_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,24 @@ def test_reconfigure() -> None:
     assert len(subject.routes()) == 1
 
 
+def test_what_other_settings_would_change() -> None:
+    subject = learner()
+    subject.on_address(True, address("10.0.0.5/24", 2))
+    told(subject)
+    without = LearnSettings(ignored_interfaces=("eth*",))
+    (change,) = subject.under(without)
+    assert (change.kind, format_prefix(change.family, change.key), change.route) == (
+        SourceKind.DIRECT,
+        "10.0.0.0/24",
+        None,
+    )
+    assert not subject.under(LearnSettings()) and not told(subject)
+    subject.reconfigure(without, 12)
+    told(subject)
+    (change,) = subject.under(LearnSettings())
+    assert change.route is not None and change.route.interface == "eth0"
+
+
 def test_hops_by_nexthop_object_alone() -> None:
     """net.ipv4.nexthop_compat_mode = 0: the kernel names the object and nothing else."""
     subject = learner()

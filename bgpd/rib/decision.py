@@ -120,6 +120,48 @@ def order(candidates: Sequence[Path]) -> Entry | None:
     return (chosen, *(p for p in candidates if p is not chosen))
 
 
+def joined(entry: Entry, path: Path) -> Entry:
+    """The Loc-RIB entry with one path more: what `order` makes of all, as a rule by a look at the best one alone.
+
+    A prefix that every node announces has thousands of paths, and they come one by one.
+    """
+    there = paths(entry)
+    if not path.next_hop.reachable:
+        return (*there, path)
+    wins = _displaces(path, there[0]) if there[0].next_hop.reachable else True
+    if wins is None:
+        made = order((*there, path))
+        assert made is not None
+        return made
+    return (path, *there) if wins else (*there, path)
+
+
+def parted(entry: tuple[Path, ...], gone: Path) -> Entry | None:
+    """The Loc-RIB entry without one of its paths: what `order` makes of the rest, without it where the best one stays.
+
+    It surely stays where `gone` took no path of another neighbour AS out by its MED.
+    """
+    rest, chosen = tuple(path for path in entry if path is not gone), entry[0]
+    if len(rest) > 1 and gone is not chosen and chosen.next_hop.reachable:
+        if not gone.next_hop.reachable or gone.attrs.neighbor_as == chosen.attrs.neighbor_as:
+            return rest
+        if head(gone) != head(chosen):
+            return rest
+    return order(rest)
+
+
+def _displaces(path: Path, chosen: Path) -> bool | None:
+    """Whether a further path wins over the best one; None where MEDs make it a question to the others, too."""
+    first, second = head(path), head(chosen)
+    if first != second:
+        return first < second
+    before = tail(path) < tail(chosen)
+    if path.attrs.neighbor_as == chosen.attrs.neighbor_as:
+        return None if _med(path) < _med(chosen) else before and _med(path) == _med(chosen)
+    # It may take others of its own neighbour AS out, never the best. Without MED none can take it out.
+    return None if before and _med(path) else before
+
+
 def _beats(a: Path, b: Path) -> bool:
     """Two paths need no sets: `a` is better than `b`."""
     if not (a.next_hop.reachable and b.next_hop.reachable):

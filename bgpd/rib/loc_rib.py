@@ -8,13 +8,13 @@ consumers need.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from typing import Any
 
 from bgpd.family import Family
 from bgpd.rib.adj_rib_in import AdjRibIn
-from bgpd.rib.decision import best, order, paths
+from bgpd.rib.decision import best, joined, order, parted, paths
 from bgpd.rib.path import Entry, Path
 
 _FEW = 16
@@ -70,8 +70,8 @@ class LocRib:
             if there is not None and self._join_few(adj.routes, entries, keys, path, there):
                 return
         new = dict.fromkeys(keys, path)
+        self._put(new, path, adj, entries)
         adj.routes.update(new if entries is keys else dict.fromkeys(entries, path))
-        self._put(new, path)
 
     def _learn_few(self, routes: dict[bytes, Path], keys: list[bytes], path: Path) -> Entry | None:
         """First paths for a few keys. Where one of them has a path already, nothing is done, and that is returned.
@@ -132,15 +132,19 @@ class LocRib:
         """Put a path into the table, in place of the one of the same source and path id."""
         self._put(dict.fromkeys(keys, path), path)
 
-    def _put(self, new: dict[bytes, Path], path: Path) -> None:
+    def _put(
+        self, new: dict[bytes, Path], path: Path, adj: AdjRibIn | None = None, entries: Sequence[bytes] = ()
+    ) -> None:
+        """`adj`, not yet told of `entries`: what the source has not said before replaces none of its paths."""
         table = self.table
         # All of it in C where no key has a path yet: the case of a table that is being learned.
         if table.keys().isdisjoint(new):
             table.update(new)
             self.changes.setdefault((None, path, None, path if path.next_hop.reachable else None), []).extend(new)
             return
+        fresh = adj is not None and adj.routes.keys().isdisjoint(entries)
         for entry, group in self._group(list(new)):
-            old, after = _replace(entry, path)
+            old, after = (None, joined(entry, path)) if fresh and entry is not None else _replace(entry, path)
             table.update(dict.fromkeys(group, after))
             if old is not None and old.same(path):
                 continue
@@ -246,11 +250,7 @@ def _replace(entry: Entry | None, path: Path) -> tuple[Path | None, Entry]:
 
 
 def _without(entry: Entry, source: object, path_id: int) -> tuple[Path | None, Entry | None]:
-    old: Path | None = None
-    rest: list[Path] = []
-    for other in paths(entry):
-        if other.source is source and other.path_id == path_id:
-            old = other
-        else:
-            rest.append(other)
-    return old, order(rest)
+    found = [path for path in paths(entry) if path.path_id == path_id and path.source is source]
+    if not found:
+        return None, entry
+    return found[0], parted(entry, found[0]) if isinstance(entry, tuple) else None

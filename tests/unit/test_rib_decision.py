@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from bgpd.family import IPV4_UNICAST, parse_address
 from bgpd.policy.terms import SourceKind
-from bgpd.rib.decision import best, gateways, multipath, order, paths, select
+from bgpd.rib import decision
+from bgpd.rib.decision import best, gateways, joined, multipath, order, parted, paths, select
 from bgpd.rib.nexthop import NextHop, always
-from bgpd.rib.path import PREFERENCE, Path, Source
+from bgpd.rib.path import PREFERENCE, Entry, Path, Source
 from bgpd.routes import Hop
 from bgpd.wire.attributes import AttributeTable, rebuild
 
@@ -134,6 +135,29 @@ def test_the_order_of_arrival_never_matters(candidates: list[Path]) -> None:
     chosen = {identity(select(list(turn))) for turn in itertools.permutations(candidates)}
     assert len(chosen) == 1
     assert identity(best(order(candidates))) in chosen
+
+
+@given(st.lists(candidate, min_size=2, max_size=6, unique_by=place), st.data())
+def test_one_path_more_or_less_gives_what_all_together_give(candidates: list[Path], data: st.DataObject) -> None:
+    entry = order(candidates[:-1])
+    assert entry is not None
+    after = joined(entry, candidates[-1])
+    assert after == order([*paths(entry), candidates[-1]])
+    assert isinstance(after, tuple)
+    gone = data.draw(st.sampled_from(after))
+    assert parted(after, gone) == order([path for path in after if path is not gone])
+
+
+def test_a_prefix_of_thousands_of_paths_costs_each_a_look_at_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every node announces a range of Services; the next path is not to cost the look at all those before."""
+    entry: Entry = make()
+    monkeypatch.setattr(decision, "select", None)
+    for number in range(1, 100):
+        entry = joined(entry, make(address=f"10.0.0.{number + 1}", path_id=number))
+    for path in reversed(paths(entry)[2:]):
+        assert isinstance(entry, tuple)
+        entry = parted(entry, path) or entry
+    assert len(paths(entry)) == 2
 
 
 @given(st.lists(candidate, min_size=1, max_size=5, unique_by=place))

@@ -141,7 +141,7 @@ class Peer:
     def configure(self, settings: PeerSettings, speaker: SpeakerSettings) -> None:
         """Put settings into force for what comes in."""
         self.settings = settings
-        self.source.kind = kind_of(speaker, settings)
+        self.source.become(kind_of(speaker, settings))
         rules = import_rules(speaker, settings)
         self.limits.use(settings)
         chains = {f.family: self._shared.import_chain(speaker.import_terms(f)) for f in settings.families}

@@ -26,11 +26,11 @@ class Source:
     """
 
     __slots__ = (
-        "_kind",
         "_renamed",
         "address",
         "epochs",
         "is_bgp",
+        "kind",
         "name",
         "peer_asn",
         "preference",
@@ -40,12 +40,7 @@ class Source:
 
     def __init__(self, name: str, kind: SourceKind, address: bytes = b"", peer_asn: int = 0) -> None:
         self.name = name
-        self._kind = kind
-        self.is_bgp = False
-        """Learned from a BGP peer."""
-        self.preference = 0
-        """What its paths have before policy."""
-        self.kind = kind
+        self.become(kind)
         self.address = address
         self.peer_asn = peer_asn
         self.router_id = b"\0\0\0\0"
@@ -54,17 +49,14 @@ class Source:
         """Since which epoch the peer has its present identifier; from the first one on where nothing is noted."""
         self.send_ids: dict[int, bytes] = {}
 
-    @property
-    def kind(self) -> SourceKind:
+    def become(self, kind: SourceKind) -> None:
         """Where it stands to us; a peer's may change with settings."""
-        return self._kind
-
-    @kind.setter
-    def kind(self, kind: SourceKind) -> None:
-        # Both are asked for every path, and an enum's hash is a Python call.
-        self._kind = kind
+        self.kind = kind
+        # These are asked for every path, and an enum's hash is a Python call.
         self.is_bgp = kind in BGP_KINDS
+        """Learned from a BGP peer."""
         self.preference = PREFERENCE[kind]
+        """What its paths have before policy."""
 
     def identify(self, router_id: bytes) -> None:
         """The peer's BGP identifier in the session that begins. Another one than before is news with each route that is

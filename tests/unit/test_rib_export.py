@@ -200,9 +200,9 @@ def test_what_was_told_before_is_told_again_only_while_it_is_true() -> None:
     path.source.router_id = bytes((8, 8, 8, 8))
     other = made.messages_again(path, keys[:2])
     assert other == made.messages(path, keys[:2]) and attribute(9, bytes((8, 8, 8, 8))) in b"".join(other or ())
-    path.source.kind = SourceKind.EBGP
+    path.source.become(SourceKind.EBGP)
     assert made.messages_again(path, keys[:2]) is None
-    path.source.kind = SourceKind.IBGP_CLIENT
+    path.source.become(SourceKind.IBGP_CLIENT)
     again = made.messages_again(path, keys[:2])
     made.forget()
     assert again == made.messages_again(path, keys[:2]) is not again

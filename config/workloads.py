@@ -98,7 +98,10 @@ class WorkloadFolder:
         try:
             with os.scandir(self.directory) as entries:
                 for entry in entries:
-                    status = entry.stat()
+                    try:
+                        status = entry.stat()
+                    except FileNotFoundError:
+                        continue  # removed since it was listed
                     if stat.S_ISREG(status.st_mode) and not entry.name.startswith("."):
                         found[entry.name] = (status.st_mtime_ns, status.st_size, status.st_ino)
         except FileNotFoundError:

@@ -41,6 +41,16 @@ def test_scan(tmp_path: Path) -> None:
     assert folder.scan() and [found.name for found in folder.workloads] == ["other"]
 
 
+def test_a_file_that_is_gone_when_it_is_looked_at_costs_no_other(tmp_path: Path) -> None:
+    for name in ("a", "c", "d"):
+        put(tmp_path, name)
+    folder = WorkloadFolder(str(tmp_path), lambda: None)
+    for name in ("b", "bb", "cc", "e"):
+        (tmp_path / name).symlink_to("nowhere")
+    assert not folder.scan()
+    assert [found.name for found in folder.workloads] == ["a", "c", "d"] and folder.problems == ()
+
+
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"ipv4Nets": "10.0.0.1"}', '{"ipv4Nets": ["fd00::1/128"]}', "x" * (1 << 20), "\x00", '"a"']
 )

@@ -84,10 +84,12 @@ class Side:
 
     def knows(self, key: bytes, forms: list[Form]) -> bool:
         """Whether we know of a route of ours for each metric of these."""
-        known = {form.metric for form in self.extra.get(key, ())}
-        if key in self.installed:
-            known.add(self.installed[key].metric)
-        return all(form.metric in known for form in forms)
+        return all(self.stands(key, form.metric) for form in forms)
+
+    def stands(self, key: bytes, metric: int) -> bool:
+        """Whether we know of a route of ours with this metric."""
+        have = self.installed.get(key)
+        return have is not None and any(form.metric == metric for form in (have, *self.extra.get(key, ())))
 
     def swap(self, key: bytes, metric: int) -> Form | None:
         """Our route of this metric under the prefix, made the one that counts; None if there is none."""

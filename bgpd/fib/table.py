@@ -133,8 +133,8 @@ class FibTable(FibWriter):
         have = side.installed.get(key)
         if new:
             rival = form.metric in side.foreign.get(key, ())
-            if have is not None and have.metric == form.metric and (flags & nl.F_APPEND or rival):
-                self.suspect = True  # it may stand beside ours: a dump tells
+            if (flags & nl.F_APPEND or rival) and side.stands(key, form.metric):
+                self.suspect = True  # it may stand beside what is there: a dump tells
             if flags & nl.F_REPLACE:
                 side.remove_foreign(key, form.metric)
             self._seen(side, key, form, now)

@@ -157,6 +157,16 @@ def test_ours_beside_a_foreign_one_is_deleted_rather_than_replaced() -> None:
     assert status(table) is FibStatus.FOREIGN
 
 
+def test_a_second_one_beside_ours_of_another_metric_calls_for_a_dump() -> None:
+    table = make()
+    for flags, route_shape in ((0, shape(1, metric=512)), (0, shape(1)), (nl.F_APPEND, shape(2))):
+        assert not table.suspect
+        table.on_route_event(True, flags, nl.AF_INET, KEY, route_shape, 0.0)
+    assert table.suspect
+    dump(table, (KEY, shape(1, metric=512)), (KEY, shape(1)), (KEY, shape(2)))
+    assert sorted(flush(table)) == [("delete", KEY, 512), ("delete", KEY, 1024), ("delete", KEY, 1024)]
+
+
 def test_unknown_rival_calls_for_a_dump() -> None:
     table = make()
     want(table, KEY, route(1))

@@ -30,7 +30,7 @@ class Problem:
     field: str = attrs_field(default="", converter=_printable)
     """Path from the top of the object: "spec.exportV4[0].cidr"; "" when the whole object is meant."""
     value: str = attrs_field(default="", converter=_printable)
-    allowed: str = ""
+    allowed: str = attrs_field(default="", converter=_printable)
     text: str = attrs_field(converter=_printable)
     """One sentence; names neither file, object nor field."""
     file: str = attrs_field(default="", converter=_printable)

@@ -110,6 +110,13 @@ def test_garbage_costs_its_object_alone(key: str, data: bytes, words: str) -> No
     assert words in text and key in text and len(text) < 2000
 
 
+def test_a_key_that_is_not_utf8_is_told_in_print() -> None:
+    change = etcd_keys.change(f"{RESOURCES}nodes/\udcff", value(metadata={"name": "n"}))
+    assert isinstance(change, Refuse)
+    for problem in change.problems:
+        assert str(problem).isprintable() and problem.allowed.isprintable()
+
+
 @given(st.binary(max_size=200), st.sampled_from([POOL, f"{RESOURCES}nodes/p", f"{HOST}a/ipv4/block/10.0.0.0-26"]))
 def test_any_octets_give_a_change(data: bytes, key: str) -> None:
     change = etcd_keys.change(key, data)

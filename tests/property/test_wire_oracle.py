@@ -32,7 +32,15 @@ def _comparable(code: int, octets: bytes) -> object:
     """Value only: ExaBGP and we differ in flags where Partial was set on the way."""
     value = octets[4 if octets[0] & 0x10 else 3 :]
     size = _ANY_ORDER.get(code)
-    return sorted({value[i : i + size] for i in range(0, len(value), size)}) if size else value
+    if size is None:
+        return value
+    found = {value[i : i + size] for i in range(0, len(value), size)}
+    return sorted(item for item in found if code != 16 or not _mac_mobility(item))
+
+
+def _mac_mobility(item: bytes) -> bool:
+    """Of this extended community (RFC 7432 §7.7) ExaBGP keeps no reserved bits, and takes others for it."""
+    return item[0] & 0x0F == 6 and item[1] == 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.profile:
         options.profile = options.profile.resolve()
         options.profile.mkdir(parents=True, exist_ok=True)
-    facts = {"versions": found, "runs": options.runs, "python": platform.python_version(), "began": time.time(),
+    facts = {"versions": found, "runs": options.runs, "python": _python(), "began": time.time(),
              "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"}  # fmt: skip
     earlier = Report()
     if options.append and options.json and options.json.exists():
@@ -140,6 +140,11 @@ def _run(options: argparse.Namespace) -> int:
         f"load average {load_average():.2f}\n"
     )
     return _show(report, options, facts)
+
+
+def _python() -> str:
+    """Version and place: builds of one version differ by an eighth and more."""
+    return f"{platform.python_version()} ({os.path.realpath(sys.executable)})"
 
 
 def _joined(earlier: Report, report: Report) -> Report:

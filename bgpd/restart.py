@@ -4,6 +4,7 @@ After a start, routes are selected and announced as they arrive. Two things wait
 our End-of-RIB, and the removal of kernel routes found at start that no one has claimed. They wait until every peer
 that *has connected* and restarts gracefully has sent its End-of-RIB and no further one has come for a quiet time; a
 peer that stays away holds nothing up beyond that; where none has come at all, and in any case, the deadline ends it.
+A peer without graceful restart never says that its routes are in: for the kernel it has the quiet time to send them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class RestartPhase:
         self._awaited: set[tuple[str, Family]] = set()
         self._incomplete: set[tuple[str, Family]] = set()
         self._expected: set[str] = set()
+        self._silent: set[str] = set()
+        """Peers that have come and will send no End-of-RIB."""
         self._quiet_at = math.inf
         self._deadline = 0.0
 
@@ -44,7 +47,7 @@ class RestartPhase:
         self._deadline = now + longest
 
     def established(self, peer: str, families: frozenset[Family], restarting: bool, now: float) -> None:
-        """A session came up; `families` are those for which the peer will send End-of-RIB.
+        """A session came up; `families` are those for which it will send End-of-RIB, if any.
 
         A peer that is `restarting` as well may wait for our End-of-RIB, so ours does not wait for its (RFC 4724 §4.1).
         The kernel does: until the peer has sent its routes, those found at start may be its.
@@ -52,6 +55,8 @@ class RestartPhase:
         if self.holds_kernel:
             self._expected.discard(peer)
             self._incomplete |= {(peer, family) for family in families}
+            if not families:
+                self._silent.add(peer)
             if not restarting:
                 self._awaited |= {(peer, family) for family in families}
             self._quiet_at = now + QUIET_TIME
@@ -63,12 +68,13 @@ class RestartPhase:
 
     def lost(self, peer: str, now: float) -> None:
         """A session ended: its peer is awaited as one that has not connected yet, unless it had sent everything."""
-        if any(name == peer for name, _ in self._incomplete):
+        if peer in self._silent or any(name == peer for name, _ in self._incomplete):
             self._expected.add(peer)
             self._quiet_at = now + QUIET_TIME
         self._forget(peer)
 
     def _forget(self, peer: str) -> None:
+        self._silent.discard(peer)
         self._awaited = {(name, family) for name, family in self._awaited if name != peer}
         self._incomplete = {(name, family) for name, family in self._incomplete if name != peer}
 
@@ -106,7 +112,8 @@ class RestartPhase:
         """True once, when the kernel need not wait any longer: after `over`, with every connected peer's routes in."""
         if self.active or not self.holds_kernel:
             return False
-        complete = not self._incomplete and (not self._expected or now >= self._quiet_at)
+        away = self._expected or self._silent
+        complete = not self._incomplete and (not away or now >= self._quiet_at)
         if complete or now >= self._deadline:
             self.holds_kernel = False
             return True

@@ -13,6 +13,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.interop.daemons.base import require
+
 __all__ = ["EtcdServer", "certificates", "expire", "free_port"]
 
 
@@ -30,8 +32,8 @@ class EtcdServer:
     def __init__(self, folder: Path, *extra: str, tls: Path | None = None) -> None:
         """`tls`: a folder made by `certificates`; clients must then show a certificate."""
         program = shutil.which("etcd")
-        assert program is not None, "the program etcd is not installed (Debian: etcd-server)"
-        self._program = program
+        require(program is not None, "the program etcd is not installed (Debian: etcd-server)")
+        self._program = program or ""
         self.folder = folder
         self.port = free_port()
         self._peer_port = free_port()
@@ -189,4 +191,5 @@ def expire(folder: Path, name: str) -> None:
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
+    require(shutil.which("openssl") is not None, "the program openssl is not installed (Debian: openssl)")
     subprocess.run(["openssl", *arguments], check=True, cwd=folder, capture_output=True)

@@ -98,7 +98,9 @@ class KubeServer:
     def cut(self) -> None:
         """Abort all connections."""
         for transport in list(self._transports):
-            transport.abort()  # type: ignore[attr-defined]
+            # Python 3.11.2: one over TLS that has ended by itself cannot be aborted any more.
+            with contextlib.suppress(AttributeError):
+                transport.abort()  # type: ignore[attr-defined]
         self._transports.clear()
 
     def thaw(self) -> None:

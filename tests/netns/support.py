@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,14 @@ def _entered(path: str) -> Iterator[None]:
             libc.setns(home.fileno(), _CLONE_NEWNET)
 
 
+def set_sysctl(namespace: str, values: Mapping[str, int]) -> None:
+    """Write settings below /proc/sys/net of a named namespace ("ipv4/ip_forward": 1); the program sysctl need not be
+    installed."""
+    for name, value in values.items():
+        script = f"echo {value} > /proc/sys/net/{name}"
+        subprocess.run(["ip", "netns", "exec", namespace, "sh", "-c", script], check=True)
+
+
 class Host:
     """A namespace with the veth pairs `v0` (10.0.0.1/16, fd00::1/64), `v1` and `w0` (10.9.0.1/24, fd09::1/64), `w1`."""
 
@@ -92,8 +100,7 @@ class Host:
 
     def keep_addresses(self, link: str) -> None:
         """IPv6 addresses of the link outlive its being down, as those of IPv4 do."""
-        command = ["sysctl", "-qw", f"net.ipv6.conf.{link}.keep_addr_on_down=1"]
-        subprocess.run(["ip", "netns", "exec", self.name, *command], check=True)
+        set_sysctl(self.name, {f"ipv6/conf/{link}/keep_addr_on_down": 1})
 
     def batch(self, commands: list[str]) -> None:
         """Run many `ip` commands in one process; those that fail are passed over."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from typing import Any
 
@@ -14,7 +13,7 @@ from bgpd.policy.terms import SourceKind
 from bgpd.routes import LocalChange, LocalRoute
 from bgpd.settings import FibSettings, LearnSettings
 from bgpd.shell.kernel import Kernel
-from tests.netns.support import Host, until
+from tests.netns.support import Host, set_sysctl, until
 from tests.netns.test_kernel_writes import case, host, run
 
 pytestmark = pytest.mark.netns
@@ -274,8 +273,7 @@ def test_routes_through_nexthop_objects_of_others(host: Host, compat: int) -> No
     """As FRR writes them. The kernel tells nothing of the routes when their object goes or a group loses a member, and
     without compat mode nothing of a changed object either."""
     told: list[LocalChange] = []
-    command = ["ip", "netns", "exec", host.name, "sysctl", "-qw", f"net.ipv4.nexthop_compat_mode={compat}"]
-    subprocess.run(command, check=True)
+    set_sysctl(host.name, {"ipv4/nexthop_compat_mode": compat})
 
     def gateways(prefix: str) -> set[str]:
         route = view(told).get((SourceKind.KERNEL, prefix))

@@ -19,6 +19,7 @@ from bgpd.effects import Connect
 from bgpd.settings import PeerSettings, SpeakerSettings
 from bgpd.shell import sockopt
 from bgpd.shell.runner import Runner
+from tests.netns.support import set_sysctl
 from tests.unit.shell_support import LOOPS, FakeSpeaker, missing, port_of, read_exactly, run_on, until
 
 pytestmark = [pytest.mark.netns, pytest.mark.parametrize("kind", LOOPS)]
@@ -53,8 +54,7 @@ class Hosts:
         for name in (self.near, self.router, self.far):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
-            command = ["ip", "netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0"]
-            subprocess.run(command, check=True)
+            set_sysctl(name, {"ipv6/conf/default/accept_dad": 0})
         for number, host in (("1", self.near), ("2", self.far)):
             ip(
                 "link",
@@ -76,8 +76,7 @@ class Hosts:
                 ip("-n", where, "link", "set", device, "up")
             ip("-n", host, "route", "add", "default", "via", f"10.9.{number}.2")
             ip("-n", host, "route", "add", "default", "via", f"fd09:{number}::2")
-        settings = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]
-        subprocess.run(["ip", "netns", "exec", self.router, "sysctl", "-qw", *settings], check=True)
+        set_sysctl(self.router, {"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
 
     def remove(self) -> None:
         for name in (self.near, self.router, self.far):

@@ -1,8 +1,8 @@
 """FibTable against a model kernel: whatever others do, it ends up as wanted, and nothing foreign is ever touched.
 
 The model keeps the kernel's habits that matter: several routes under one prefix and metric, NLM_F_REPLACE that takes
-the first one whoever owns it, nexthop objects whose end takes their routes along without a word, links that do the
-same.
+the first one whoever owns it and never makes a second of the same, nexthop objects whose end takes their routes along
+without a word, links that do the same.
 """
 
 from __future__ import annotations
@@ -145,6 +145,8 @@ class ModelKernel:
             return 0
         if not entries:
             return ENOENT
+        if new in entries[1:]:
+            return EEXIST
         assert entries[0].protocol == OURS, "replaced a foreign route"
         entries[0] = new
         return 0
@@ -307,7 +309,7 @@ class FibMachine(RuleBasedStateMachine):
         entry = Entry(protocol, nl.RTN_UNICAST, ((GATEWAYS[afi][link][0], link, False),), 0)
         if not self.kernel.up[link] or (how & nl.F_EXCL and entries) or (how & nl.F_REPLACE and not entries):
             pass
-        elif how & nl.F_REPLACE:
+        elif how & nl.F_REPLACE and entry not in entries[1:]:
             entries[0] = entry
             self.kernel.tell(True, nl.F_REPLACE, name, entry)
         else:

@@ -75,7 +75,8 @@ def _picture(cluster: Cluster) -> object:
         for family, rib in host.speaker.ribs.items():
             for key, entry in rib.table.items():
                 paths = entry if isinstance(entry, tuple) else (entry,)
-                told[address, family, key] = [(path.source.name, path.attrs.block) for path in paths]
+                best, *others = [(path.source.name, path.attrs.block) for path in paths]
+                told[address, family, key] = best, sorted(others)
     flaps = {(a, p.settings.name): p.session.statistics.flaps
              for a, host in cluster.hosts.items() for p in host.speaker.peers.values()}  # fmt: skip
     return told, flaps

@@ -203,12 +203,12 @@ class KubernetesClient:
         if self._context is not None and files == self._files:
             return self._context
         try:
-            context = ssl.create_default_context()
+            context = tls.context_for()
             if chosen.insecure:
                 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
             elif chosen.ca_data or chosen.ca_file:
                 authorities = chosen.ca_data or _read(chosen.ca_file, "authority's certificate")
-                context = ssl.create_default_context(cadata=authorities.decode("ascii", "replace"))
+                context = tls.context_for(authorities)
         except ssl.SSLError as error:
             text = f"the authority's certificate of {chosen.origin} cannot be used: {tls.reason(error)}"
             raise DatastoreError(text) from None

@@ -8,16 +8,28 @@ import re
 import ssl
 from datetime import UTC, datetime
 
-__all__ = ["check_authorities", "check_pair", "ended", "load_pair", "reason"]
+__all__ = ["check_authorities", "check_pair", "context_for", "ended", "load_pair", "reason"]
 
 _VALIDITY = re.compile(rb"(?:\x17\x0d[0-9]{12}Z|\x18\x0f[0-9]{14}Z)(?:\x17\x0d([0-9]{12})Z|\x18\x0f([0-9]{14})Z)")
 """Two times one behind the other, which in a certificate are notBefore and notAfter (RFC 5280 §4.1.2.5)."""
 
 
+def context_for(authorities: bytes | None = None) -> ssl.SSLContext:
+    """A client's context that trusts these authorities, as PEM; None: the system's. Raises ssl.SSLError.
+
+    It asks of certificates what kubectl and calicoctl do, whichever Python runs it: one from an intermediate authority
+    may be trusted by itself, and an extension that RFC 5280 wants, such as the authority key identifier, may be
+    missing. Python asked too much before 3.13 in the first, and does so since in the second.
+    """
+    context = ssl.create_default_context(cadata=None if authorities is None else authorities.decode("ascii", "replace"))
+    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def check_authorities(data: bytes) -> None:
     """Raises ValueError, in a few words, for what holds no certificate as PEM."""
     try:
-        ssl.create_default_context(cadata=data.decode("ascii", "replace"))
+        context_for(data)
     except ssl.SSLError as error:
         raise ValueError(reason(error)) from None
 

@@ -99,6 +99,7 @@ class EtcdServer:
         context = None
         if self._tls is not None:
             context = ssl.create_default_context(cafile=f"{self._tls}/ca.pem")
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             context.load_cert_chain(f"{self._tls}/client.pem", f"{self._tls}/client.key")
         try:
             url = f"{self._scheme}://127.0.0.1:{self.port}/health"
@@ -165,6 +166,16 @@ def certificates(folder: Path) -> None:
         run("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext")
         run("x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+
+
+def put_between(folder: Path) -> None:
+    """Sign the server's certificate of `certificates` anew, by an authority `middle` that is signed by `ca`."""
+    (folder / "middle.ext").write_text("basicConstraints=critical,CA:TRUE\n")
+    subject = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=middle")
+    _openssl(folder, "req", *subject, "-keyout", "middle.key", "-out", "middle.csr")
+    for name, above in (("middle", "ca"), ("server", "middle")):
+        signing = ("-CA", f"{above}.pem", "-CAkey", f"{above}.key", "-CAcreateserial", "-extfile", f"{name}.ext")
+        _openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signing, "-days", "2", "-out", f"{name}.pem")
 
 
 def expire(folder: Path, name: str) -> None:

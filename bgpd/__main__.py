@@ -65,6 +65,12 @@ _LEVEL = {
 }
 
 
+_ANSWERS = {
+    signal.SIGHUP: "the datastore is watched, nothing to do",
+    signal.SIGUSR1: "bgpctl and birdcl show what BIRD would write here",
+    signal.SIGUSR2: "has no meaning here",
+}
+"""Signals that would end the process if nobody took them, which no node's traffic should hang on."""
 STOP_WAIT = 3.0
 """Seconds that a stop waits for what runs in the background."""
 
@@ -135,7 +141,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("SIGHUP: the datastore is watched, nothing to do"))
+        for number, answer in _ANSWERS.items():
+            loop.add_signal_handler(number, _log.info, "%s: %s", number.name, answer)
         closers: list[Callable[[], Any]] = []
         for reason, names in ignored(os.environ).items():
             _log.info("without effect here: %s (%s)", ", ".join(names), reason)

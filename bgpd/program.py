@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ class Runnable(Protocol):
 
 def run(program: str, daemon: Callable[[argparse.Namespace, LogWriter], Runnable], options: argparse.Namespace) -> int:
     """Run a daemon with its log and its loop until it ends; the exit status."""
+    _open_standard_streams()
     writer = LogWriter(options.log_level or "info", options.log_format)
     writer.start()
     try:
@@ -39,6 +41,18 @@ def run(program: str, daemon: Callable[[argparse.Namespace, LogWriter], Runnable
     finally:
         writer.stop()
     return 0
+
+
+def _open_standard_streams() -> None:
+    """Descriptors 0 to 2 that whoever started us has closed lead to /dev/null. A socket in the place of one would get
+    what others print there, and uvloop's library ends the process when it closes it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def loop_factory(wanted: str) -> Callable[[], asyncio.AbstractEventLoop] | None:

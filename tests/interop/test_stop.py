@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,40 @@ def test_end_of_the_daemon(number: int, more: list[str], said: tuple[int, int] |
         peer.close()
     told = ended.value.notification
     assert (told and told[:2]) == said
+
+
+@pytest.mark.parametrize("closed", [(), (2,), (0, 1, 2)], ids=str)
+def test_signals_and_closed_streams_end_nothing(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """Connections may come and go where the standard streams should be, and BIRD's signals are no reason to stop."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "reflector",
+        "--asn",
+        "64512",
+        "--router-id",
+        "10.0.0.1",
+        "--clients",
+        "127.0.0.0/8",
+    ]
+    command += ["--cluster-id", "10.0.0.1", "--listen", f"127.0.0.1:{port}", "--health", "none", "--socket", "none"]
+    with subprocess.Popen(command, preexec_fn=lambda: list(map(os.close, closed))) as daemon:
+        for round_ in range(3):
+            peer = Speaker(_connected(port, daemon), OpenOptions(64512, PEER, families=((1, 1),)))
+            peer.handshake()
+            daemon.send_signal((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)[round_])
+            peer.close()
+        daemon.terminate()
+    assert daemon.returncode == 0
+
+
+def _connected(port: int, daemon: subprocess.Popen[bytes]) -> socket.socket:
+    """A connection to the daemon, which may not be up yet."""
+    until = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 10, (PEER, 0))
+        except ConnectionRefusedError:
+            assert daemon.poll() is None and time.monotonic() < until
+            time.sleep(0.05)

@@ -46,7 +46,7 @@ _DAEMON: tuple[tuple[_Spec, Callable[[Status], Iterable[Sample]]], ...] = (
     (_Spec("uptime_seconds", "Seconds since the daemon started"), lambda s: [((), s["uptime"])]),
     (_Spec("ready", "1 if /readyz answers 200"), lambda s: [((), float(s["ready"]["ok"]))]),
     (
-        _Spec("restart_phase", "1 while End-of-RIB and kernel deletions wait after a start (RFC 4724)"),
+        _Spec("restart_phase", "1 while our End-of-RIB waits after a start (RFC 4724)"),
         lambda s: [((), float(s["restart"]["active"]))],
     ),
     (

@@ -103,9 +103,12 @@ class FamilyCounts(TypedDict):
 
 
 class Restart(TypedDict):
-    """Our own restart (RFC 4724 §4.1): while it lasts, End-of-RIB and kernel deletions wait."""
+    """Our own restart (RFC 4724 §4.1)."""
 
     active: bool
+    """Our End-of-RIB waits."""
+    holds_kernel: bool
+    """Kernel routes found at the start that nobody has claimed stay; they may do so when `active` is over."""
     waiting_for: list[str]
     """Names of the peers whose End-of-RIB has not come."""
     ends_in: float | None

@@ -178,11 +178,17 @@ def endpoint(address: str, port: int) -> str:
 def restart(state: DaemonState) -> Restart:
     """The restart phase; before the speaker has started it counts as begun."""
     if state.speaker is None or not state.speaker.started:
-        return {"active": True, "waiting_for": ["the first start"], "ends_in": None}
+        return {"active": True, "holds_kernel": True, "waiting_for": ["the first start"], "ends_in": None}
     phase = state.speaker.restart
     due = phase.deadline()
     ends_in = None if due is None else max(due - state.clock(), 0.0)
-    return {"active": phase.active, "waiting_for": phase.waiting_for() if phase.active else [], "ends_in": ends_in}
+    waiting_for = phase.waiting_for() if phase.holds_kernel else []
+    return {
+        "active": phase.active,
+        "holds_kernel": phase.holds_kernel,
+        "waiting_for": waiting_for,
+        "ends_in": ends_in,
+    }
 
 
 def negotiated(agreed: SessionNegotiated | None) -> Negotiated | None:

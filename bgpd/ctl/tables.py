@@ -61,10 +61,11 @@ def _status_rows(status: Status) -> Iterator[tuple[str, str | Text]]:
     yield "Peers", f"{peers['established']} established of {peers['configured']} configured{dynamic}"
     if status["limits"] is not None and (told := "\n".join(_limits(status["limits"]))):
         yield "Limits", told
-    if status["restart"]["active"]:
-        waiting = ", ".join(status["restart"]["waiting_for"]) or "further peers"
-        left = status["restart"]["ends_in"]
-        yield "Restart", f"in progress, waits for {waiting}" + (f"; ends in {duration(left)} at most" if left else "")
+    if (phase := status["restart"])["active"] or phase["holds_kernel"]:
+        what = "in progress" if phase["active"] else "kernel routes of before stay"
+        waiting = ", ".join(phase["waiting_for"]) or ("further peers" if phase["active"] else "what peers still send")
+        left = f"; ends in {duration(phase['ends_in'])} at most" if phase["ends_in"] else ""
+        yield "Restart", f"{what}, waits for {waiting}{left}"
     store = status["datastore"]
     if store["url"]:
         state = "connected" if store["connected"] else "not connected"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 from typing import Any
 
@@ -17,6 +19,7 @@ from bgpd.api.server import route_query
 from bgpd.api.state import DaemonState
 from bgpd.api.tables import routes
 from bgpd.api.views import Views, last_error
+from bgpd.ctl.tables import show_status
 from bgpd.rib.adj_rib_in import key_of
 from bgpd.settings import SpeakerSettings
 from bgpd.speaker import Speaker
@@ -81,6 +84,26 @@ async def test_status_before_the_first_snapshot_has_the_same_shape() -> None:
         with pytest.raises(Refused) as caught:
             await ask
         assert caught.value.code == "not-started"
+
+
+def _shown(status: Status) -> str:
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        show_status(status)
+    return " ".join(written.getvalue().split())
+
+
+async def test_status_tells_of_a_restart_until_the_kernel_waits_no_longer(world: World) -> None:
+    phase, views = world.host.speaker.restart, Views(world.state)
+    for active, holds, words in (
+        (True, True, "in progress, waits for further peers"),
+        (False, True, "kernel routes of before stay, waits for what peers still send"),
+        (False, False, ""),
+    ):
+        phase.active, phase.holds_kernel = active, holds
+        status = await views.status(Pace())
+        assert (status["restart"]["active"], status["restart"]["holds_kernel"]) == (active, holds)
+        assert words in _shown(status) and ("Restart" in _shown(status)) == holds
 
 
 async def test_status_counts_sessions_routes_kernel_and_problems(world: World) -> None:

@@ -214,15 +214,15 @@ class Listener:
     def bind(self, settings: SpeakerSettings) -> None:
         """Reserve the addresses and set the keys; nothing is accepted yet. Raises ListenError.
 
-        An address that is not on the host yet (IPv6 needs a second after a link comes up) is tried again later, and
-        so is a family that the host lacks.
+        An address or interface that is not on the host yet (IPv6 needs a second after a link comes up) is tried again
+        later, and so is a family that the host lacks.
         """
         self._use(settings)
         for address, port in self.settings.listen:
             try:
                 self._open(address, port)
             except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV):
                     raise ListenError(_sentence(address, port, error)) from None
                 self._try_later(address, port, error)
 

@@ -57,7 +57,7 @@ _MD5 = struct.Struct("=BBHi80s")  # tcpm_flags, tcpm_prefixlen, tcpm_keylen, tcp
 
 
 class SocketOptionError(OSError):
-    """A socket option that the kernel refused; `str()` is one sentence for people."""
+    """An address or option of a socket that the kernel refused; `str()` is one sentence for people."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(code, text)
@@ -92,14 +92,19 @@ def text_address(name: tuple[object, ...]) -> str:
 def socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
     """Text ("10.0.0.1", "fd00::1", "fe80::1%eth0") -> what bind and connect take, without any look-up of names.
 
-    Raises ValueError for what is no address, OSError for a zone that is no interface.
+    Raises ValueError for what is no address, SocketOptionError for a zone that is no interface.
     """
     plain, _, zone = address.partition("%")
     if ip_address(plain).version == 4:
         return (plain, port)
     if not zone:
         return (plain, port, 0, 0)
-    return (plain, port, 0, int(zone) if zone.isdigit() else socket.if_nametoindex(zone))
+    if zone.isdigit():
+        return (plain, port, 0, int(zone))
+    try:
+        return (plain, port, 0, socket.if_nametoindex(zone))
+    except OSError:  # what it says differs between Python's releases
+        raise SocketOptionError(errno.ENODEV, f"there is no interface {zone}") from None
 
 
 def reason(error: OSError) -> str:

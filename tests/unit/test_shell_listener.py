@@ -137,9 +137,9 @@ def test_port_in_use_and_missing_address(kind: str) -> None:
             runner = Runner(speaker)
             with pytest.raises(ListenError, match=rf"cannot listen on 127\.0\.0\.1:{port}: another program"):
                 runner.bind(settings(listen=(("127.0.0.1", port),)))
-        # An address may come later: not an error at start.
+        # An address or interface may come later: not an error at start.
         listener = Listener(asyncio.get_running_loop())
-        listener.bind(settings(listen=(("192.0.2.77", 0), ("127.0.0.1", 0))))
+        listener.bind(settings(listen=(("192.0.2.77", 0), ("fe80::1%nosuch", 0), ("127.0.0.1", 0))))
         assert len(listener.addresses) == 1
         listener.close()
 
@@ -395,7 +395,7 @@ def test_dial_failures_have_reasons(kind: str) -> None:
                     evolve(PEER, port=port, password="x" * 81),
                     "the TCP-MD5 key for 127.0.0.1 has 81 octets, at most 80 are allowed",
                 ),
-                (evolve(PEER, address="fe80::1%nosuch"), "no interface with this name"),
+                (evolve(PEER, address="fe80::1%nosuch"), "there is no interface nosuch"),
             ]:
                 speaker.calls.clear()
                 speaker.effects.append(Connect(peer))

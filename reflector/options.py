@@ -40,6 +40,8 @@ def parse_arguments(arguments: list[str] | None, version: str) -> argparse.Names
     _add_limits(parser)
     _add_process(parser, version)
     options = parser.parse_args(arguments)
+    options.clients = tuple(dict.fromkeys(options.clients))
+    options.peers = tuple(dict(options.peers).items())
     _check(parser, options)
     if options.max_attribute_sets is None:
         options.max_attribute_sets = -(-options.max_prefixes // SETS_SHARE)
@@ -53,10 +55,11 @@ def _add_identity(parser: argparse.ArgumentParser) -> None:
     add("--asn", type=_typed(asn), metavar="N", help="our AS number, which is the clients' too")
     add("--router-id", type=_typed(identifier("router id")), metavar="A", help="our BGP identifier, a dotted quad")
     add("--cluster-id", type=_typed(identifier("cluster id")), metavar="A", help="of our clients' cluster, dotted quad")
-    add("--clients", type=_typed(ranges), default=(), metavar="CIDR[,CIDR...]",
-        help="who connects from one of these ranges is a client")  # fmt: skip
-    add("--peers", type=_typed(peers), default=(), metavar="ADDR[,ADDR...]",
-        help="non-clients to connect to, as a twin reflector; [ADDR]:PORT where it is not our port")  # fmt: skip
+    add("--clients", action="extend", type=_typed(ranges), default=[], metavar="CIDR[,CIDR...]",
+        help="who connects from one of these ranges is a client; may be repeated")  # fmt: skip
+    add("--peers", action="extend", type=_typed(peers), default=[], metavar="ADDR[,ADDR...]",
+        help="non-clients to connect to, as a twin reflector; [ADDR]:PORT where it is not our port; "
+        "may be repeated")  # fmt: skip
     add("--password-file", metavar="FILE", help="file with the TCP-MD5 key of all sessions")
     add("--families", type=_typed(families), default=tuple(FAMILIES), metavar="ipv4,ipv6",
         help="offered on every session (both)")  # fmt: skip

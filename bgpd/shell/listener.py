@@ -122,7 +122,7 @@ class PeerIndex:
 class _Socket:
     """One listening socket and the keys that are set on it."""
 
-    __slots__ = ("address", "keys", "listening", "port", "sock", "version")
+    __slots__ = ("_scope", "address", "keys", "listening", "port", "sock", "version")
 
     def __init__(self, address: str, port: int) -> None:
         self.address = address
@@ -142,10 +142,25 @@ class _Socket:
             # A GTSM peer drops a SYN-ACK with a smaller one; the others do not mind. Each accepted socket gets its
             # peer's own TTL.
             sockopt.set_ttl(self.sock, 255)
-            self.sock.bind(sockopt.socket_address(address, port))
+            target = sockopt.socket_address(address, port)
+            self._scope = target[3] if len(target) == 4 else 0
+            self.sock.bind(target)
         except BaseException:
             self.sock.close()
             raise
+
+    @property
+    def zoned(self) -> bool:
+        """Whether it is bound to an interface: to its number, for its name is given away again."""
+        return self._scope != 0
+
+    def stranded(self) -> bool:
+        """Whether the interface that it is bound to is gone, or another one has its name."""
+        try:
+            target = sockopt.socket_address(self.address, self.port)
+        except sockopt.SocketOptionError:
+            return True
+        return self.zoned and target[-1] != self._scope
 
     def apply(self, index: PeerIndex) -> None:
         """Set the keys and the TTL rule that are new, remove what is gone; failures are logged, one line each."""
@@ -224,7 +239,8 @@ class Listener:
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV):
                     raise ListenError(_sentence(address, port, error)) from None
-                self._try_later(address, port, error)
+                self._complain(address, port, error)
+        self._look_again()
 
     def listen(self, knows: Callable[[str], bool], accepted: Callable[[socket.socket, str], None]) -> None:
         """Let peers connect. Raises ListenError.
@@ -254,7 +270,7 @@ class Listener:
             self._shut(self._sockets.pop(where))
         for entry in self._sockets.values():
             entry.apply(self._index)
-        self._open_missing()
+        self._look()
 
     def close(self) -> None:
         """Close every listening socket."""
@@ -273,7 +289,9 @@ class Listener:
         entry = _Socket(address, port)
         entry.apply(self._index)
         self._sockets[address, port] = entry
-        self._complained.discard((address, port))
+        if (address, port) in self._complained:
+            self._complained.remove((address, port))
+            _log.info("listening on %s", entry)
         return entry
 
     def _start(self, entry: _Socket) -> None:
@@ -289,11 +307,14 @@ class Listener:
             entry.listening = False
         entry.sock.close()
 
-    def _open_missing(self) -> None:
+    def _look(self) -> None:
+        """Open what is wanted and missing, and anew what has lost its interface."""
         if self._retry is not None:
             # A change comes before its time; left alone it would go on beside the one that this look begins.
             self._retry.cancel()
             self._retry = None
+        for where in [where for where, entry in self._sockets.items() if entry.stranded()]:
+            self._shut(self._sockets.pop(where))
         for address, port in self.settings.listen:
             if (address, port) in self._sockets:
                 continue
@@ -304,14 +325,19 @@ class Listener:
             except OSError as error:
                 if (failed := self._sockets.pop((address, port), None)) is not None:
                     failed.sock.close()
-                self._try_later(address, port, error)
+                self._complain(address, port, error)
+        self._look_again()
 
-    def _try_later(self, address: str, port: int, error: OSError) -> None:
+    def _complain(self, address: str, port: int, error: OSError) -> None:
         if (address, port) not in self._complained:
             self._complained.add((address, port))
             _log.warning("%s; trying again every %g s", _sentence(address, port, error), RETRY_TIME)
-        if self._retry is None:
-            self._retry = self._loop.call_later(RETRY_TIME, self._open_missing)
+
+    def _look_again(self) -> None:
+        """Begin the wait for what is missing, and for interfaces that may go: nobody tells us of either."""
+        missing = any(where not in self._sockets for where in self.settings.listen)
+        if missing or any(entry.zoned for entry in self._sockets.values()):
+            self._retry = self._loop.call_later(RETRY_TIME, self._look)
 
     def _readable(self, entry: _Socket) -> None:
         for _ in range(ACCEPT_BATCH):

@@ -34,6 +34,17 @@ def test_flags_give_clients_of_both_families_and_nothing_of_a_kernel() -> None:
     assert (twin6.address, twin6.port, twin6.source_address) == ("fd00::8", 179, None)
 
 
+def test_clients_and_peers_add_up_over_their_flags() -> None:
+    """The first --clients is not lost to the second; what is named twice is there once."""
+    for _ in range(2):  # nothing of one command line is left for the next
+        options = parse_arguments([*GOOD, "--clients", "192.0.2.0/24,fd00::/8", "--peers", "10.0.0.8",
+                                   "--peers", "fd00::8", "--peers", "10.0.0.8"], "x")  # fmt: skip
+        settings = flag_settings(options, None)
+        assert [cidr for cidr, _ in settings.dynamic] == ["10.0.0.0/8", "fd00::/8", "192.0.2.0/24"]
+        assert [peer.address for peer in settings.peers] == ["10.0.0.8", "fd00::8"]
+    assert parse_arguments(GOOD, "x").peers == ()
+
+
 def test_one_family_and_other_limits() -> None:
     more = [
         "--families",

@@ -174,6 +174,49 @@ def test_changes_while_an_address_is_missing_leave_one_timer(caplog: pytest.LogC
 
 
 @loops
+def test_a_listener_follows_the_name_of_its_interface(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An interface that is made anew has another number, to which the socket is not bound."""
+    indices = {"late0": 0}
+
+    def if_nametoindex(name: str) -> int:
+        if not indices[name]:
+            raise OSError(errno.ENODEV, "of whatever words")
+        return indices[name]
+
+    async def work() -> None:
+        listener = Listener(asyncio.get_running_loop())
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            port = free.getsockname()[1]
+
+        def answers() -> bool:
+            with socket.socket(socket.AF_INET6) as sock:
+                return sock.connect_ex(("::1", port)) == 0
+
+        # ::1 is of any interface; that of the socket is what counts here.
+        listener.bind(settings(listen=(("::1%late0", port),)))
+        listener.listen(lambda remote: False, lambda sock, remote: None)
+        assert not listener.addresses and not answers()
+        for index in (7, 7, 9, 0, 11):
+            before = listener._sockets.get(("::1%late0", port))
+            indices["late0"] = index
+            assert listener._retry is not None  # also while all is well: nobody tells when an interface goes
+            listener._look()
+            assert (len(listener.addresses), answers()) == ((1, True) if index else (0, False))
+            if before is not None:
+                assert (listener._sockets.get(("::1%late0", port)) is before) == (before._scope == index)
+        timer = listener._retry
+        listener.close()
+        assert timer is not None and timer.cancelled() and not answers()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "if_nametoindex", if_nametoindex)
+        with caplog.at_level("INFO"):
+            run_on(kind, work)
+    assert caplog.text.count("there is no interface late0; trying again every 5 s") == 2
+    assert caplog.text.count("listening on [::1%late0]") == 2
+
+
+@loops
 def test_md5_right_wrong_missing_changed_removed(kind: str) -> None:
     need_md5()
 

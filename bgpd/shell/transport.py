@@ -21,6 +21,7 @@ CLOSE_TIME = 1.0
 """Seconds that a closed connection has for sending what was written before (a NOTIFICATION), then it is aborted."""
 FIRST_WINDOW = 10 * 1448
 """Octets that TCP sends before the first acknowledgement: ten segments (RFC 6928 §2) of an Ethernet frame each."""
+_PASSING = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 
 
 class Owner(Protocol):
@@ -180,9 +181,9 @@ class Connection(asyncio.BufferedProtocol):
     def _write_ahead(self, data: bytes) -> int:
         """Write all but the end of much data in pieces, and return how much of it the kernel has taken.
 
-        What is more than the window has room for costs the kernel twice as much as the same in pieces that fit: a peer
-        on this machine or on a quick link has acknowledged one piece by the time the next is written. The transport
-        gets the rest, meets what stopped us by itself and waits for it.
+        On a fresh connection, what is more than the window has room for costs the kernel up to twice as much as the
+        same in pieces that fit: a peer on this machine has acknowledged one piece by the time the next is written. The
+        transport gets the rest, meets what stopped us by itself and waits for it.
         """
         transport, taken = self.transport, 0
         # A closing transport may have closed the descriptor, whose number may be another connection's by now.
@@ -195,11 +196,10 @@ class Connection(asyncio.BufferedProtocol):
                 taken += count
                 if count < FIRST_WINDOW:
                     break
-        except BlockingIOError:
-            pass
         except OSError as error:
-            # The kernel tells an error once.
-            self._error = error
+            # The kernel tells once what ended a connection; what only holds it up passes.
+            if error.errno not in _PASSING:
+                self._error = error
         return taken
 
     def _lost(self, reason: str) -> None:

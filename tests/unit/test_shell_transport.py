@@ -100,8 +100,10 @@ def test_what_stops_a_piece_is_told_as_the_reason(kind: str) -> None:
 
 @pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOBUFS])
 def test_a_piece_that_is_refused_goes_to_the_transport(kind: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    speaker = FakeSpeaker("127.0.0.1")
+
     async def work() -> None:
-        async with connected(FakeSpeaker("127.0.0.1")) as (sock, connection):
+        async with connected(speaker) as (sock, connection):
 
             def refusing(descriptor: int, octets: memoryview) -> int:
                 raise OSError(code, os.strerror(code))
@@ -110,6 +112,9 @@ def test_a_piece_that_is_refused_goes_to_the_transport(kind: str, code: int, mon
             data = os.urandom(3 * FIRST_WINDOW)
             connection.write(data)
             assert await read_exactly(sock, len(data)) == data
+            sock.close()
+            await until(lambda: speaker.named("lost"))
+            assert speaker.named("lost") == [("lost", connection.id, "the peer closed the connection")]
 
     run_on(kind, work)
 
